@@ -1,0 +1,139 @@
+"""The error tree. Each class says who must act.
+
+HptError
+├── ConfigError          the user mends the study description        exit code 2
+│   ├── SpaceError       ... its search space
+│   ├── MissingExtra     ... the installation: names the pip extra
+│   ├── StudyExists      ... the name: resume it, or start afresh
+│   ├── StudyNotFound    ... the name, or the home
+│   └── StudyBusy        ... waits: another process runs this study
+├── TrialFailure         nobody: it is recorded, the study goes on
+├── TransientError       nobody: it is tried again
+│   └── TrackerAway      ... MLflow did not answer; the ledger's records stand in
+├── CoordinatorError     nobody: the rules decide instead
+└── LedgerError          the operator; the study stops cleanly, nothing is lost
+    └── StoreVersionError  ... a store this version can't read     exit code 2
+
+Pruned                   not an error: control flow, raised by `trial.report`
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = [
+    "ConfigError",
+    "CoordinatorError",
+    "FailureKind",
+    "HptError",
+    "LedgerError",
+    "MissingExtra",
+    "Pruned",
+    "SpaceError",
+    "StoreVersionError",
+    "StudyBusy",
+    "StudyExists",
+    "StudyNotFound",
+    "TrackerAway",
+    "TransientError",
+    "TrialFailure",
+]
+
+
+class FailureKind(StrEnum):
+    """Why a failed trial has no value."""
+
+    CRASH = "crash"
+    """The objective raised, its process died by a signal of its own, or a command exited with another code than 0."""
+    TIMEOUT = "timeout"
+    """The trial exceeded its time limit."""
+    OUT_OF_MEMORY = "out_of_memory"
+    NAN = "nan"
+    """The metric was NaN or infinite."""
+    INVALID_OUTPUT = "invalid_output"
+    """The objective returned nothing, not a number, or not the declared metric."""
+    LOST_WORKER = "lost_worker"
+    """The trial's process was killed from outside."""
+    CANCELLED = "cancelled"
+    """The study's time budget ended while the trial ran."""
+
+
+class HptError(Exception):
+    """Base of all errors of this package: what was wrong and where, and in `hint` what to do."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class ConfigError(HptError):
+    """The study description, a flag or an environment variable is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class SpaceError(ConfigError):
+    """The search space, or a configuration meant to lie in it, is wrong."""
+
+
+class MissingExtra(ConfigError):
+    """An optional dependency is needed that isn't installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs a package that is not installed", f"pip install 'agentic-hpt[{extra}]'")
+        self.extra = extra
+
+
+class StudyExists(ConfigError):
+    """The study's name is taken in this home."""
+
+
+class StudyNotFound(ConfigError):
+    """No study of this name is in this home."""
+
+
+class StudyBusy(ConfigError):
+    """Another process is running this study now."""
+
+
+class TrialFailure(HptError):
+    """One trial failed; its kind is recorded, it has no value, and the study goes on."""
+
+    def __init__(self, kind: FailureKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type[TrialFailure], tuple[FailureKind, str]]:
+        return type(self), (self.kind, self.message)
+
+
+class TransientError(HptError):
+    """Something outside did not answer; trying again may help."""
+
+
+class TrackerAway(TransientError):
+    """MLflow did not answer in time."""
+
+
+class CoordinatorError(HptError):
+    """A decision could not be had from the model."""
+
+
+class LedgerError(HptError):
+    """The ledger could not be read or written, or a write broke its rules."""
+
+
+class StoreVersionError(LedgerError):
+    """The store was written by a newer version of this package."""
+
+    exit_code = 2
+
+
+class Pruned(Exception):
+    """Raised inside an objective by `trial.report` when the trial should stop early."""

@@ -1,0 +1,229 @@
+"""The contracts between the parts, on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from agentic_hpt.records import (
+    Assignment,
+    Budget,
+    DecisionRecord,
+    FinalReport,
+    Goal,
+    Job,
+    JsonObject,
+    ModelCall,
+    OutboxEntry,
+    Outcome,
+    Params,
+    Proposal,
+    Report,
+    Trial,
+    Usage,
+    WorkerKind,
+)
+from agentic_hpt.space import SearchSpace
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that a coordinator and a strategy may know when they decide and plan, after `round` (0: before the first)."""
+
+    study: str
+    round: int
+    goal: Goal
+    space: SearchSpace
+    budget: Budget
+    usage: Usage
+    slots: int
+    round_trials: int
+    trials: tuple[Trial, ...]
+    """The study's trials, in order of their ids; imported ones among them, final ones not."""
+    decisions: tuple[DecisionRecord, ...] = ()
+    source: Literal["mlflow", "ledger"] = "ledger"
+    exhausted: tuple[str, ...] = ()
+    """Kinds of workers that found nothing new to try in this round."""
+    description: str = ""
+
+
+class TrialHandle(Protocol):
+    """What an objective sees of its trial."""
+
+    id: int
+    params: Params
+    seed: int
+    """Differs for each trial; derived from the study's seed."""
+    worker: str
+    artifact_dir: Path
+    """The trial's own folder; what is left there stays."""
+    checkpoint_dir: Path
+    """Kept across a retry of the same trial."""
+
+    def report(self, metrics: Mapping[str, float] | float, step: int) -> None:
+        """Report intermediate metrics at `step` (0, 1, ...). Raises `Pruned` when the trial should stop."""
+
+
+class Objective(Protocol):
+    """What is run. Must pickle, and work in a fresh process."""
+
+    @property
+    def has_holdout(self) -> bool:
+        """Whether `holdout` can be called."""
+
+    def preload(self) -> tuple[str, ...]:
+        """Name the modules worth importing once before trial processes are forked."""
+
+    def run(self, params: Params, trial: TrialHandle) -> object:
+        """Run the trial and give its metrics: a mapping, or the one metric's number."""
+
+    def holdout(self, params: Params, trial: TrialHandle) -> object:
+        """Train the final model, leave it in `trial.artifact_dir`, give its score on data that no trial saw."""
+
+
+class Executor(Protocol):
+    """Where trials run."""
+
+    slots: int
+    """How many trials may run at once; the caller keeps to it."""
+
+    async def start(self) -> None:
+        """Get ready; may take seconds."""
+
+    async def run(self, job: Job, on_report: Callable[[Report], bool]) -> Outcome:
+        """Run one attempt to its end. Never raises for what the objective does: that is a failed outcome.
+
+        `on_report` is called in the event loop's thread for each report; `True` means: stop the trial early.
+        When the calling task is cancelled the trial is killed, with all processes it started, before this returns.
+        """
+
+    async def close(self) -> None:
+        """Kill what still runs and free everything."""
+
+
+class Strategy(Protocol):
+    """Who proposes. Calls of one study come from one thread."""
+
+    def plan(self, situation: Situation, decision: DecisionRecord | None) -> list[Assignment]:
+        """Turn the last decision into the next round's assignments; empty when nothing new is left to try."""
+
+    def propose(self, assignment: Assignment, trials: Sequence[Trial], seed: int) -> Proposal | None:
+        """Give the next configuration, or `None` when the assignment's subspace holds nothing new.
+
+        `trials` are all of the study's, running ones included. Same arguments, same answer.
+        """
+
+
+class Pruner(Protocol):
+    """Says when a running trial should stop early."""
+
+    def should_stop(self, trial: int, report: Report) -> bool:
+        """Take a report in, and say whether the trial looks too poor to go on."""
+
+    def ended(self, trial: int, complete: bool) -> None:
+        """Learn that a trial ended; only complete trials become a measure for others."""
+
+
+class Coordinator(Protocol):
+    """Who decides after a round."""
+
+    kind: Literal["rules", "llm"]
+    model: str | None
+
+    async def decide(self, situation: Situation) -> DecisionRecord:
+        """Give the next decision, guards applied. Never raises for what a model does."""
+
+
+class Ledger(Protocol):
+    """One study's records: the truth, and the only writer of trials. Blocking; one thread calls it."""
+
+    uid: str
+    """Unique among all studies ever, also of the same name."""
+
+    def trials(self) -> Sequence[Trial]:
+        """Give the study's trials in order of their ids, imported ones included, final ones not."""
+
+    def trial(self, number: int) -> Trial:
+        """Give one trial, final ones too."""
+
+    def of_assignment(self, round_: int, worker: str) -> list[Trial]:
+        """Give the trials reserved for one assignment, in order."""
+
+    def reserve(
+        self,
+        *,
+        round_: int,
+        worker: str,
+        kind: WorkerKind,
+        params: Params,
+        tuned: Sequence[str],
+        seed: int | None = None,
+    ) -> Trial | None:
+        """Reserve the next trial; `None` when the trial budget is used up (final trials are not counted)."""
+
+    def start(self, number: int) -> Trial:
+        """Open a new attempt of a reserved trial and give the trial with its attempt number."""
+
+    def finish(self, number: int, attempt: int, outcome: Outcome) -> Trial:
+        """Close a trial with its reports and its outbox entry in one transaction.
+
+        Raises `LedgerError` when the trial is finished already or `attempt` is not its newest.
+        """
+
+    def usage(self) -> Usage:
+        """Give what has been used of the budget."""
+
+    def add_seconds(self, seconds: float) -> None:
+        """Add running time to what has been used."""
+
+    def decision(self, round_: int) -> DecisionRecord | None:
+        """Give the decision taken after a round, if there is one."""
+
+    def decisions(self) -> list[DecisionRecord]:
+        """Give all decisions, in order."""
+
+    def record_decision(self, decision: DecisionRecord) -> None:
+        """Keep a decision; a second one for the same round is refused with `LedgerError`."""
+
+    def record_call(self, call: ModelCall) -> None:
+        """Keep a call of the model."""
+
+    def record_final(self, report: FinalReport, payload: JsonObject) -> None:
+        """Keep the final figures and put `payload` into the outbox."""
+
+    def unsent(self, round_: int | None = None) -> int:
+        """Count outbox entries that MLflow has not got yet, of one round or of all."""
+
+
+class Outbox(Protocol):
+    """What MLflow must still be told, in order. Its reader is the process that writes to MLflow."""
+
+    def pending(self, limit: int) -> list[OutboxEntry]:
+        """Give the oldest entries not sent yet."""
+
+    def claim(self, entries: Sequence[OutboxEntry]) -> None:
+        """Note that these are about to be sent: after a crash they may have been."""
+
+    def sent(self, refs: Mapping[int, str]) -> None:
+        """Note that entries were sent: their ids, with the MLflow run's id for each."""
+
+
+class Tracker(Protocol):
+    """MLflow, as the driver sees it. Writing happens behind, from the outbox."""
+
+    async def start(self) -> None:
+        """Begin to write behind; does not wait."""
+
+    async def read_round(self, round_: int, expected: int, wait: float) -> list[Trial]:
+        """Read a round's trials back, once `expected` of them are there. Raises `TrackerAway` after `wait` seconds."""
+
+    async def drain(self, wait: float) -> int:
+        """Wait until everything is written, at most `wait` seconds; give how many entries are left."""
+
+    async def info(self) -> JsonObject:
+        """Give `tracking_uri` (secrets masked), `experiment` and `run_id` (`None` while unknown)."""
+
+    async def close(self) -> None:
+        """Write what can be written shortly, and stop."""

@@ -1,0 +1,344 @@
+"""Frozen values that travel between the parts: plain data, no behaviour beyond reading them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from agentic_hpt.errors import FailureKind
+
+ParamValue = bool | int | float | str | None
+Params = Mapping[str, ParamValue]
+Metrics = Mapping[str, float]
+Direction = Literal["maximize", "minimize"]
+JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+JsonObject = dict[str, JsonValue]
+
+WorkerKind = Literal[
+    "default", "per_parameter", "joint", "combination", "proposals", "imported", "ask", "fresh_seed", "holdout"
+]
+Verdict = Literal["accepted", "repaired", "refused"]
+
+
+class TrialState(StrEnum):
+    """Where a trial stands. A reserved trial that is not running yet counts as running."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What is optimized: one metric, its direction, and the value at which the search may stop."""
+
+    metric: str
+    direction: Direction = "maximize"
+    target: float | None = None
+
+    def better(self, a: float, b: float) -> bool:
+        """Say whether `a` is strictly better than `b`."""
+        return a > b if self.direction == "maximize" else a < b
+
+    def reached(self, value: float | None) -> bool:
+        """Say whether the target is set and `value` meets it."""
+        if self.target is None or value is None:
+            return False
+        return value >= self.target if self.direction == "maximize" else value <= self.target
+
+    def value(self, trial: Trial) -> float | None:
+        """Give the trial's objective value; `None` unless it is complete."""
+        return trial.values.get(self.metric) if trial.state is TrialState.COMPLETE else None
+
+    def best(self, trials: Iterable[Trial]) -> Trial | None:
+        """Give the complete trial with the best value; of equals, the earliest."""
+        best: Trial | None = None
+        for trial in trials:
+            value = self.value(trial)
+            if value is None:
+                continue
+            held = self.value(best) if best is not None else None
+            if best is None or held is None or self.better(value, held) or (value == held and trial.id < best.id):
+                best = trial
+        return best
+
+    def ranked(self, trials: Iterable[Trial]) -> list[Trial]:
+        """Give the complete trials, best first; of equals, the earliest first."""
+        sign = -1.0 if self.direction == "maximize" else 1.0
+        done = [(sign * value, t.id, t) for t in trials if (value := self.value(t)) is not None]
+        return [t for _, _, t in sorted(done, key=lambda entry: entry[:2])]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Intermediate metrics of a trial at one step (an epoch, say)."""
+
+    step: int
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One configuration and what became of it. `values` is empty unless the trial is complete."""
+
+    id: int
+    params: Params
+    state: TrialState
+    seed: int
+    worker: str
+    kind: WorkerKind
+    round: int
+    tuned: tuple[str, ...] = ()
+    revision: int = 0
+    attempt: int = 1
+    values: Metrics = field(default_factory=dict)
+    failure: FailureKind | None = None
+    message: str = ""
+    seconds: float | None = None
+    reports: tuple[Report, ...] = ()
+
+    @property
+    def counted(self) -> bool:
+        """Say whether the trial is part of the search and of its budget (imported and final ones are not)."""
+        return self.kind not in ("imported", "fresh_seed", "holdout")
+
+    @property
+    def finished(self) -> bool:
+        """Say whether the trial has ended, in whatever way."""
+        return self.state is not TrialState.RUNNING
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an executor says of a finished attempt."""
+
+    state: TrialState
+    values: Metrics = field(default_factory=dict)
+    failure: FailureKind | None = None
+    message: str = ""
+    seconds: float = 0.0
+    reports: tuple[Report, ...] = ()
+
+    @classmethod
+    def complete(cls, values: Metrics, **rest: object) -> Outcome:
+        """A trial that ended with values."""
+        return cls(TrialState.COMPLETE, values, **rest)  # type: ignore[arg-type]
+
+    @classmethod
+    def pruned(cls, **rest: object) -> Outcome:
+        """A trial that was stopped early because it looked poor."""
+        return cls(TrialState.PRUNED, **rest)  # type: ignore[arg-type]
+
+    @classmethod
+    def failed(cls, kind: FailureKind, message: str, **rest: object) -> Outcome:
+        """A trial that ended without a value."""
+        return cls(TrialState.FAILED, failure=kind, message=message, **rest)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A configuration to try, and the parameters that the worker chose (the others were held)."""
+
+    params: Params
+    tuned: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A worker's job for one round: what it tunes, what it holds, how many trials it may run.
+
+    `queue` holds configurations decided beforehand (the default, combinations, a model's proposals); when it is not
+    empty the worker runs these and asks no sampler.
+    """
+
+    worker: str
+    kind: WorkerKind
+    round: int
+    trials: int
+    tuned: tuple[str, ...] = ()
+    held: Params = field(default_factory=dict)
+    queue: tuple[Params, ...] = ()
+    reason: str = ""
+
+    def to_json(self) -> JsonObject:
+        """Give the assignment as plain data, fit for the graph's state."""
+        data = asdict(self)
+        data["tuned"] = list(self.tuned)
+        data["queue"] = [dict(q) for q in self.queue]
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> Assignment:
+        """Rebuild an assignment from `to_json`."""
+        known = dict(data)
+        known["tuned"] = tuple(known.get("tuned", ()))  # type: ignore[arg-type]
+        known["queue"] = tuple(known.get("queue", ()))  # type: ignore[arg-type]
+        return cls(**known)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Hard limits of a study. `trials` counts every search trial, failed ones too; `minutes` is time of running."""
+
+    trials: int | None = None
+    minutes: float | None = None
+    tokens: int | None = None
+    dollars: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a study has used of its budget so far."""
+
+    trials: int = 0
+    seconds: float = 0.0
+    calls: int = 0
+    tokens: int = 0
+    dollars: float = 0.0
+
+    def spent(self, budget: Budget) -> Literal["budget.trials", "budget.minutes"] | None:
+        """Name the budget that is used up, if one is. Tokens and dollars only end the use of the model."""
+        if budget.trials is not None and self.trials >= budget.trials:
+            return "budget.trials"
+        if budget.minutes is not None and self.seconds >= budget.minutes * 60:
+            return "budget.minutes"
+        return None
+
+    def trials_left(self, budget: Budget) -> int:
+        """Give how many trials may still be started; a large number when there is no such limit."""
+        return 2**31 if budget.trials is None else max(0, budget.trials - self.trials)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What an executor gets: one attempt of one trial. Paths are absolute."""
+
+    study: str
+    trial: int
+    attempt: int
+    params: Params
+    seed: int
+    worker: str
+    artifact_dir: str
+    checkpoint_dir: str
+    final: bool = False
+    """Train the final model: also score the holdout, and leave the model under `artifact_dir`."""
+    time_limit: float | None = None
+    """Seconds of wall time; the trial is killed when they are over."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRecord:
+    """One action of a decision, with the guard's verdict on it."""
+
+    type: str
+    reason: str
+    evidence: tuple[int, ...]
+    verdict: Verdict
+    verdict_reason: str
+    detail: JsonObject = field(default_factory=dict)
+    """What the guard let through, beyond type and reason: the configurations of a `propose`, say."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """What was decided after a round, by whom, and at what cost."""
+
+    round: int
+    kind: Literal["rules", "llm", "policy"]
+    actions: tuple[ActionRecord, ...]
+    source: Literal["mlflow", "ledger"] = "mlflow"
+    """Where the runs that were the evidence came from."""
+    fallback: str | None = None
+    """Why the rules decided although a model was asked; `None` when they did not."""
+    tokens: int = 0
+    dollars: float = 0.0
+    seconds: float = 0.0
+    evidence: str = ""
+
+    def accepted(self, type_: str) -> ActionRecord | None:
+        """Give the first action of this type that a guard let through."""
+        return next((a for a in self.actions if a.type == type_ and a.verdict != "refused"), None)
+
+    @property
+    def finalizes(self) -> bool:
+        """Say whether the search ends here."""
+        return self.accepted("finalize") is not None
+
+    def to_json(self) -> JsonObject:
+        """Give the decision as plain data."""
+        data = asdict(self)
+        data["actions"] = [{**asdict(a), "evidence": list(a.evidence)} for a in self.actions]
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> DecisionRecord:
+        """Rebuild a decision from `to_json`."""
+        known = dict(data)
+        actions = known["actions"]
+        known["actions"] = tuple(
+            ActionRecord(**{**a, "evidence": tuple(a["evidence"])})
+            for a in actions  # type: ignore[attr-defined]
+        )
+        return cls(**known)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCall:
+    """One call of the language model. `prompt` and `answer` are kept with secrets masked."""
+
+    round: int
+    model: str
+    prompt_version: str
+    input_hash: str
+    prompt: str
+    answer: str
+    input_tokens: int
+    output_tokens: int
+    dollars: float
+    seconds: float
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEntry:
+    """Something that MLflow must still be told. `claimed` says that an earlier writer may have told it already."""
+
+    id: int
+    kind: Literal["study", "trial", "decision", "final"]
+    key: str
+    """Unique in the study: `study`, `trial/12/1` (number and attempt), `decision/3`, `final`."""
+    payload: JsonObject
+    claimed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FinalReport:
+    """The figures a study ends with.
+
+    `mean` and `sd` are of the objective's metric on fresh seeds; `holdout` is the one score on data that no decision
+    saw, `None` when the objective has none; `selection_gap` is how much better the tuned-on figure looked than `mean`.
+    """
+
+    trial: int
+    validation_best: float
+    fresh_seeds: int
+    mean: float | None
+    sd: float | None
+    holdout: float | None
+    selection_gap: float | None
+    model_dir: str | None = None
+    failed_seeds: int = 0
+
+    def to_json(self) -> JsonObject:
+        """Give the report as plain data."""
+        return asdict(self)
+
+
+def is_number(value: object) -> bool:
+    """Say whether `value` is a finite int or float, and not a bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
