@@ -100,7 +100,7 @@ class CoordinatorConfig(_Strict):
 
 
 class MlflowConfig(_Strict):
-    """Where runs are logged. `MLFLOW_TRACKING_URI` stands behind `tracking_uri`, the home's SQLite store behind both."""
+    """Where runs are logged: `tracking_uri`, else `MLFLOW_TRACKING_URI`, else the home's SQLite store."""
 
     enabled: bool = True
     tracking_uri: str | None = None
@@ -138,7 +138,7 @@ SpaceField = Annotated[SearchSpace, PlainValidator(_space), PlainSerializer(lamb
 
 
 class StudyConfig(_Strict):
-    """The description of a study. Build it with `from_mapping` or `from_file`: these raise `ConfigError` in plain words."""
+    """The description of a study. `from_mapping` and `from_file` build it, and raise `ConfigError` in plain words."""
 
     study: str
     objective: ObjectiveConfig | None = None
@@ -304,10 +304,10 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, rx) for tag, rx in entries if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")]
     for first, entries in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(
         r"^(?:[-+]?(?:[0-9][0-9_]*)?\.[0-9_]+(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*\.?(?:[eE][-+]?[0-9]+)"
@@ -317,20 +317,20 @@ _Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
 )
 
 
-def _unique_keys(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
+def _unique_keys(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[object, object]:
     seen: set[object] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node, deep=True)
         if isinstance(key, list | dict):
             raise yaml.constructor.ConstructorError(None, None, f"{key!r} can't be a key", key_node.start_mark)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
         seen.add(key)
     loader.flatten_mapping(node)
-    return dict(yaml.SafeLoader.construct_mapping(loader, node, deep=deep))
+    return dict(yaml.SafeLoader.construct_mapping(loader, node, deep=True))
 
 
-_Loader.add_constructor("tag:yaml.org,2002:map", lambda loader, node: _unique_keys(loader, node, deep=True))
+_Loader.add_constructor("tag:yaml.org,2002:map", _unique_keys)
 
 
 def read_study_file(path: Path) -> dict[str, object]:
@@ -381,13 +381,17 @@ class Settings:
         """The tracking URI used when none is set."""
         return f"sqlite:///{self.home / 'mlflow.db'}"
 
-    def artifacts(self, study: str, uid: str) -> Path:
+    def artifacts(self, folder: str) -> Path:
         """The folder of one study's files."""
-        return self.home / "artifacts" / f"{study}-{uid}"
+        return self.home / "artifacts" / folder
 
     def resolve_tracking_uri(self, config: MlflowConfig) -> str:
         """Give the study file's URI, else the environment's, else the home's own store."""
         return config.tracking_uri or self.tracking_uri or self.mlflow_store
+
+    def has_variable(self, name: str) -> bool:
+        """Say whether an environment variable is set and not empty."""
+        return bool(os.environ.get(name))
 
     def create(self) -> None:
         """Make the home. Raises `ConfigError` when it can't be written."""

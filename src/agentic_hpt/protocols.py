@@ -44,8 +44,8 @@ class Situation:
     """The study's trials, in order of their ids; imported ones among them, final ones not."""
     decisions: tuple[DecisionRecord, ...] = ()
     source: Literal["mlflow", "ledger"] = "ledger"
-    exhausted: tuple[str, ...] = ()
-    """Kinds of workers that found nothing new to try in this round."""
+    exhausted: bool = False
+    """Whether nothing new is left to try."""
     description: str = ""
 
 
@@ -189,6 +189,12 @@ class Ledger(Protocol):
 
     def record_call(self, call: ModelCall) -> None:
         """Keep a call of the model."""
+
+    def post_study(self, payload: JsonObject) -> None:
+        """Put the study's description into the outbox, once."""
+
+    def final(self) -> FinalReport | None:
+        """Give the final figures, once there are any."""
 
     def record_final(self, report: FinalReport, payload: JsonObject) -> None:
         """Keep the final figures and put `payload` into the outbox."""

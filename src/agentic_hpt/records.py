@@ -14,8 +14,8 @@ ParamValue = bool | int | float | str | None
 Params = Mapping[str, ParamValue]
 Metrics = Mapping[str, float]
 Direction = Literal["maximize", "minimize"]
-JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
-JsonObject = dict[str, JsonValue]
+JsonObject = dict[str, object]
+"""Plain data: text, numbers, true/false, null, lists and mappings of these."""
 
 WorkerKind = Literal[
     "default", "per_parameter", "joint", "combination", "proposals", "imported", "ask", "fresh_seed", "holdout"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import ClassVar, cast
 
 from agentic_hpt.errors import SpaceError
-from agentic_hpt.records import JsonObject, JsonValue, Params, ParamValue, is_number
+from agentic_hpt.records import JsonObject, Params, ParamValue, is_number
 
 __all__ = ["Choice", "Float", "Int", "Parameter", "SearchSpace"]
 
@@ -135,7 +135,8 @@ class Choice:
             return f"the values are {self.values!r}, not a list"
         if not self.values:
             return "the list of values is empty"
-        for value in self.values:
+        values: Sequence[object] = self.values
+        for value in values:
             if value is not None and not isinstance(value, bool | int | float | str):
                 return f"{value!r} is not a plain value (number, text, true/false or null)"
             if isinstance(value, float) and not math.isfinite(value):
@@ -374,7 +375,7 @@ def _check_parameter(name: str, parameter: object) -> None:
 
 
 def _parameter_json(parameter: Parameter) -> JsonObject:
-    head: JsonValue = list(parameter.values) if isinstance(parameter, Choice) else [parameter.low, parameter.high]
+    head: object = list(parameter.values) if isinstance(parameter, Choice) else [parameter.low, parameter.high]
     entry: JsonObject = {parameter.kind: head}
     for spec in fields(parameter):
         if spec.name in ("low", "high", "values"):
@@ -415,4 +416,4 @@ def _parameter_from_json(name: str, entry: object) -> Parameter:
         raise SpaceError(
             f"parameter {name!r}: a bound or default is text: {head!r}", "in YAML write 1.0e-5, not 1e-5, for a number"
         )
-    return cast(Parameter, kind(head[0], head[1], **rest))
+    return kind(head[0], head[1], **rest)

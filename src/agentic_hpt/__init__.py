@@ -1,0 +1,1 @@
+"""Autonomous hyperparameter tuning: parallel worker agents under a coordinator that code keeps honest."""

@@ -1,0 +1,158 @@
+"""What is known of a running study, from its events: one state that both the plain lines and the live view show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from agentic_hpt.records import JsonObject, Params, is_number
+from agentic_hpt.report.plain import counted, duration, number, parameters, visible
+
+__all__ = ["Progress", "Worker"]
+
+_KEPT_NOTICES = 3
+
+
+@dataclass
+class Worker:
+    """A worker of the current round, and how far it is."""
+
+    name: str
+    kind: str
+    trials: int
+    reason: str
+    ended: int = 0
+    failed: int = 0
+    running: set[int] = field(default_factory=set)
+
+
+@dataclass
+class Progress:
+    """A study's progress. `apply` takes the events in; each gives the line that a log shows of it, if any."""
+
+    study: str = ""
+    trials_budget: int | None = None
+    seconds_budget: float | None = None
+    slots: int = 0
+    round: int = 0
+    phase: str = "starting"
+    workers: dict[str, Worker] = field(default_factory=dict)
+    trials_used: int = 0
+    seconds_used: float = 0.0
+    best: str = ""
+    decision: str = ""
+    notices: list[str] = field(default_factory=list)
+
+    def apply(self, event: JsonObject) -> str | None:
+        """Take an event in and give its line; `None` for an event of no interest to a log, or an unknown one."""
+        handlers: dict[str, Callable[[JsonObject], str | None]] = {
+            "study": self._study,
+            "round": self._round,
+            "trial_started": self._trial_started,
+            "trial": self._trial,
+            "decision": self._decision,
+            "final_started": self._final_started,
+            "final": self._final,
+            "notice": self._notice,
+        }
+        handler = handlers.get(str(event.get("type")))
+        return handler(event) if handler else None
+
+    def _study(self, event: JsonObject) -> str:
+        self.study = visible(event["study"])
+        self.trials_budget = _whole(event.get("trials_budget"))
+        minutes = event.get("minutes_budget")
+        self.seconds_budget = cast(float, minutes) * 60 if is_number(minutes) else None
+        self.slots = _whole(event.get("slots")) or 0
+        trials = counted(self.trials_budget, "trial") if self.trials_budget is not None else None
+        limits = " and ".join(x for x in (trials, duration(self.seconds_budget) if self.seconds_budget else None) if x)
+        again = "resumed, " if event.get("resumed") else ""
+        return (
+            f"study {self.study}: {again}at most {limits}, {self.slots} at a time; "
+            f"home {visible(event.get('home'))}; MLflow {visible(event.get('tracking_uri') or 'off')}"
+        )
+
+    def _round(self, event: JsonObject) -> str:
+        self.round, self.phase = _whole(event.get("round")) or 0, "searching"
+        self.workers = {}
+        for entry in cast(list[JsonObject], event.get("workers") or []):
+            name = visible(entry["worker"])
+            self.workers[name] = Worker(
+                name, visible(entry.get("kind")), _whole(entry.get("trials")) or 0, visible(entry.get("reason") or "")
+            )
+        each = ", ".join(f"{w.name} ({w.trials})" for w in self.workers.values())
+        return f"round {self.round}: {counted(len(self.workers), 'worker')}: {each}"
+
+    def _trial_started(self, event: JsonObject) -> None:
+        worker = self.workers.get(visible(event.get("worker")))
+        if worker is not None:
+            worker.running.add(cast(int, event["trial"]))
+
+    def _trial(self, event: JsonObject) -> str:
+        self.trials_used = _whole(event.get("trials_used")) or self.trials_used
+        self._clock(event)
+        worker = self.workers.get(visible(event.get("worker")))
+        if worker is not None:
+            worker.running.discard(cast(int, event["trial"]))
+            worker.ended += 1
+            worker.failed += event.get("state") == "failed"
+        best = event.get("best")
+        if isinstance(best, dict):
+            self.best = f"{number(best['value'])} (trial {best['trial']}: {_params(best.get('params'))})"
+        state = visible(event.get("state"))
+        value = event.get("value")
+        what = number(value) if is_number(value) else state
+        if event.get("failure"):
+            what = f"failed, {visible(event['failure'])}: {visible(event.get('message') or '')[:200]}"
+        budget = f"/{self.trials_budget}" if self.trials_budget is not None else ""
+        lead = f"; best {number(best['value'])} (trial {best['trial']})" if isinstance(best, dict) else ""
+        return (
+            f"[{self.trials_used}{budget}] trial {event['trial']} {visible(event.get('worker'))}: {what}; "
+            f"{_params(event.get('params'))}; {duration(_number(event.get('seconds')))}{lead}"
+        )
+
+    def _decision(self, event: JsonObject) -> str:
+        actions = cast(list[JsonObject], event.get("actions") or [])
+        said = "; ".join(
+            f"{visible(a['type'])} [{visible(a['verdict'])}]: {visible(a['reason'])}"
+            + (f" (guard: {visible(a['verdict_reason'])})" if a.get("verdict_reason") else "")
+            for a in actions
+        )
+        fallback = f" (instead of the model: {visible(event['fallback'])})" if event.get("fallback") else ""
+        self.decision = f"after round {event['round']}, {visible(event.get('kind'))}{fallback}: {said}"
+        return f"decision {self.decision}"
+
+    def _final_started(self, event: JsonObject) -> str:
+        self.phase, self.workers = "finalizing", {}
+        seeds = counted(_whole(event.get("seeds")) or 0, "fresh seed")
+        return f"final: retraining trial {event['trial']} with {seeds}"
+
+    def _final(self, event: JsonObject) -> str:
+        self.phase = "done"
+        mean, sd, holdout = (_number(event.get(key)) for key in ("mean", "sd", "holdout"))
+        figures = [] if mean is None else [f"fresh seeds {number(mean)}{f' ± {number(sd)}' if sd is not None else ''}"]
+        figures += [] if holdout is None else [f"holdout {number(holdout)}"]
+        return f"final: {', '.join(figures) or 'no figures'}"
+
+    def _notice(self, event: JsonObject) -> str:
+        text = visible(event.get("text"))
+        self.notices = [*self.notices, text][-_KEPT_NOTICES:]
+        return f"note: {text}"
+
+    def _clock(self, event: JsonObject) -> None:
+        seconds = _number(event.get("seconds_used"))
+        if seconds is not None:
+            self.seconds_used = seconds
+
+
+def _params(value: object) -> str:
+    return parameters(cast(Params, value)) if isinstance(value, Mapping) else ""
+
+
+def _number(value: object) -> float | None:
+    return float(cast(float, value)) if is_number(value) else None
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) else None

@@ -1,0 +1,80 @@
+"""`hpt run`: run a study from a study file or for a built-in task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from agentic_hpt.cli.common import Answer, verb
+from agentic_hpt.cli.live import progress_shown
+from agentic_hpt.cli.shown import show_result
+from agentic_hpt.config import StudyConfig
+from agentic_hpt.errors import ConfigError
+from agentic_hpt.presets import TASKS
+
+
+@click.command("run")
+@click.argument("file", metavar="[STUDY.yaml]", required=False, type=click.Path(path_type=Path))
+@click.option("--task", metavar="NAME", help=f"A built-in job: {', '.join(TASKS)}.")
+@click.option("--study", metavar="NAME", help="The study's name.")
+@click.option("--coordinator", metavar="WHO", help="Who decides: rules, or a chat model as provider:model.")
+@click.option("--base-url", metavar="URL", help="Where the chat model answers; goes with --coordinator.")
+@click.option("--strategy", metavar="NAME", help="Who proposes: per_parameter or joint.")
+@click.option("--executor", metavar="NAME", help="Where trials run: processes or inline.")
+@click.option("--trials", type=int, metavar="N", help="Budget: at most N trials.")
+@click.option("--minutes", type=float, metavar="M", help="Budget: at most M minutes.")
+@click.option("--target", type=float, metavar="X", help="Stop once the metric reaches X.")
+@click.option("--parallel", type=int, metavar="N", help="Trials at once.")
+@click.option("--seed", type=int, metavar="S", help="Seed of the search and of the trials.")
+@click.option("--fresh", is_flag=True, help="Archive a study of the same name and start anew.")
+@verb
+def command(
+    file: Path | None,
+    task: str | None,
+    coordinator: str | None,
+    base_url: str | None,
+    trials: int | None,
+    minutes: float | None,
+    home: str | None,
+    fresh: bool,
+    **plain: object,
+) -> Answer:
+    """Run a study from a study file, for a built-in task, or both. Flags override the file.
+
+    Progress goes to stderr, the result to stdout. Exit codes: 0 finished, 1 the study failed, 2 bad input,
+    3 stopped with work left, 130 Ctrl-C; the last two can be continued by `hpt resume NAME`.
+    """
+    if base_url is not None and coordinator is None:
+        raise ConfigError("--base-url is given without a model", "add --coordinator provider:model")
+    groups: dict[str, dict[str, object]] = {
+        "objective": {"task": task},
+        "budget": {"trials": trials, "minutes": minutes},
+    }
+    overrides: dict[str, object] = {key: value for key, value in plain.items() if value is not None}
+    for key, entries in groups.items():
+        given = {name: value for name, value in entries.items() if value is not None}
+        if given:
+            overrides[key] = given
+    if coordinator is not None:
+        model = None if coordinator == "rules" else coordinator
+        overrides["coordinator"] = {"model": model, "base_url": base_url}
+    config = _described(file, overrides)
+
+    from agentic_hpt.study import run_study
+
+    with progress_shown() as listener:
+        result = run_study(config, home=home, fresh=fresh, listener=listener)
+    document = result.to_json()
+    return Answer(document, lambda console: show_result(console, config.goal, document), result.exit_code)
+
+
+def _described(file: Path | None, overrides: dict[str, object]) -> StudyConfig:
+    if file is not None:
+        return StudyConfig.from_file(file, overrides)
+    if "objective" not in overrides:
+        raise ConfigError(
+            "there is nothing to run: neither a study file nor --task is given",
+            f"try `hpt run --task {TASKS[1]}`, or write a study file by `hpt init`",
+        )
+    return StudyConfig.from_mapping(overrides, where="flags")

@@ -1,0 +1,45 @@
+"""`hpt trials`: a study's trials."""
+
+from __future__ import annotations
+
+import click
+
+from agentic_hpt.cli.common import Answer, verb
+from agentic_hpt.cli.shown import show_trials
+from agentic_hpt.records import JsonObject, Trial, TrialState
+
+
+@click.command("trials")
+@click.argument("study")
+@click.option("--top", type=click.IntRange(min=1), metavar="N", help="Only the N best, best first.")
+@click.option("--state", type=click.Choice([s.value for s in TrialState]), help="Only trials in this state.")
+@verb
+def command(study: str, top: int | None, state: str | None, home: str | None) -> Answer:
+    """List the trials of STUDY: what was tried, by which worker, and what became of it."""
+    from agentic_hpt.study import open_view
+
+    view = open_view(study, home)
+    trials = [t for t in view.trials() if state is None or t.state == state]
+    if top is not None:
+        trials = view.config.goal.ranked(trials)[:top]
+    return Answer(
+        {"trials": [_document(trial) for trial in trials]},
+        lambda console: show_trials(console, view.config.goal, trials),
+    )
+
+
+def _document(trial: Trial) -> JsonObject:
+    return {
+        "id": trial.id,
+        "state": trial.state.value,
+        "failure": trial.failure.value if trial.failure else None,
+        "message": trial.message,
+        "params": dict(trial.params),
+        "values": dict(trial.values),
+        "worker": trial.worker,
+        "kind": trial.kind,
+        "round": trial.round,
+        "attempt": trial.attempt,
+        "seed": trial.seed,
+        "seconds": trial.seconds,
+    }

@@ -1,0 +1,178 @@
+"""A chat model as coordinator: it advises, the guards decide, and the rules stand in when it fails.
+
+The policy is asked first, so that no call is made where there is nothing to decide. Then: one call, one repair round
+that carries the error, then the rules, with the reason kept and shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from agentic_hpt.config import CoordinatorConfig, mask_secrets
+from agentic_hpt.coordinator.decisions import Decision, parse_decision
+from agentic_hpt.coordinator.guards import judge
+from agentic_hpt.coordinator.prompts import VERSION, coordinator_prompt, repair_prompt
+from agentic_hpt.coordinator.rules import decide_by_policy, decide_by_rules
+from agentic_hpt.errors import CoordinatorError
+from agentic_hpt.protocols import Situation
+from agentic_hpt.records import DecisionRecord, JsonObject, ModelCall
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import AIMessage, BaseMessage
+    from langchain_core.runnables import Runnable
+
+_CHARACTERS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """What one call brought: the answer (a mapping, or text), and what it cost."""
+
+    answer: object
+    text: str
+    input_tokens: int
+    output_tokens: int
+
+
+class LlmCoordinator:
+    """Asks a LangChain chat model for decisions; see `protocols.Coordinator`.
+
+    `make_model` is called at the first decision, in a thread, since importing a provider takes seconds. `record` keeps
+    every call. Limits of tokens and dollars end the use of the model, not the study.
+    """
+
+    kind: Literal["rules", "llm"] = "llm"
+
+    def __init__(
+        self,
+        name: str,
+        make_model: Callable[[], BaseChatModel],
+        config: CoordinatorConfig,
+        record: Callable[[ModelCall], Awaitable[None]],
+    ) -> None:
+        self.model: str | None = name
+        self._make_model = make_model
+        self._config = config
+        self._record = record
+        self._chat: BaseChatModel | None = None
+        self._native_schema = True
+
+    async def decide(self, situation: Situation) -> DecisionRecord:
+        """Give the next decision. Never raises for what the model does."""
+        forced = decide_by_policy(situation)
+        if forced is not None:
+            return forced
+        spent = self._spent(situation)
+        if spent:
+            return decide_by_rules(situation, spent)
+        calls: list[ModelCall] = []
+        started = time.monotonic()
+        try:
+            decision = await self._ask(situation, calls)
+            record = DecisionRecord(situation.round, "llm", judge(decision, situation), situation.source)
+        except CoordinatorError as error:
+            record = decide_by_rules(situation, mask_secrets(error.message)[:500])
+        return replace(
+            record,
+            tokens=sum(c.input_tokens + c.output_tokens for c in calls),
+            dollars=sum(c.dollars for c in calls),
+            seconds=time.monotonic() - started,
+        )
+
+    def _spent(self, situation: Situation) -> str | None:
+        budget, usage = situation.budget, situation.usage
+        if budget.tokens is not None and usage.tokens >= budget.tokens:
+            return f"the {budget.tokens} tokens of the model are spent"
+        if budget.dollars is not None and usage.dollars >= budget.dollars:
+            return f"the {budget.dollars:g} dollars of the model are spent"
+        return None
+
+    async def _ask(self, situation: Situation, calls: list[ModelCall]) -> Decision:
+        from langchain_core.messages import AIMessage, HumanMessage
+
+        prompt, schema = coordinator_prompt(situation)
+        messages: list[BaseMessage] = [HumanMessage(prompt)]
+        reply = await self._call(situation.round, messages, schema, calls)
+        try:
+            return parse_decision(reply.answer)
+        except CoordinatorError as error:
+            messages += [AIMessage(reply.text or "(empty)"), HumanMessage(repair_prompt(error.message))]
+        reply = await self._call(situation.round, messages, schema, calls)
+        return parse_decision(reply.answer)
+
+    async def _call(
+        self, round_: int, messages: list[BaseMessage], schema: JsonObject, calls: list[ModelCall]
+    ) -> _Reply:
+        prompt = "\n\n".join(str(m.content) for m in messages)
+        started = time.monotonic()
+        reply, problem = _Reply(None, "", 0, 0), ""
+        try:
+            reply = await asyncio.wait_for(self._invoke(messages, schema), self._config.timeout_seconds)
+        except TimeoutError:
+            problem = f"the model did not answer within {self._config.timeout_seconds:g} s"
+        except Exception as error:  # a provider may raise anything: all of it means that there is no answer
+            problem = f"the model failed: {type(error).__name__}: {error}"
+        price = self._config.price
+        dollars = (reply.input_tokens * price.input + reply.output_tokens * price.output) / 1e6 if price else 0.0
+        call = ModelCall(
+            round=round_,
+            model=self.model or "",
+            prompt_version=VERSION,
+            input_hash=hashlib.sha256(prompt.encode()).hexdigest(),
+            prompt=mask_secrets(prompt),
+            answer=mask_secrets(reply.text),
+            input_tokens=reply.input_tokens,
+            output_tokens=reply.output_tokens,
+            dollars=dollars,
+            seconds=time.monotonic() - started,
+            error=mask_secrets(problem)[:500],
+        )
+        calls.append(call)
+        await self._record(call)
+        if problem:
+            raise CoordinatorError(problem)
+        return reply
+
+    async def _invoke(self, messages: list[BaseMessage], schema: JsonObject) -> _Reply:
+        if self._chat is None:
+            self._chat = await asyncio.to_thread(self._make_model)
+        if self._native_schema:
+            try:
+                structured: Runnable[list[BaseMessage], object] = self._chat.with_structured_output(
+                    schema, method="json_schema", include_raw=True
+                )
+                found = await structured.ainvoke(messages)
+            except Exception as error:
+                if not _no_schema_mode(error):
+                    raise
+                self._native_schema = False
+            else:
+                return _reply(found["raw"], found["parsed"], messages)  # type: ignore[index]
+        message = await self._chat.ainvoke(messages)
+        return _reply(message, None, messages)
+
+
+def _no_schema_mode(error: Exception) -> bool:
+    """Say whether an error means that the model or its server has no schema mode, so that plain text must do."""
+    return isinstance(error, NotImplementedError | ValueError | TypeError) or getattr(error, "status_code", None) in (
+        400,
+        422,
+        501,
+    )
+
+
+def _reply(message: AIMessage, parsed: object, prompt: list[BaseMessage]) -> _Reply:
+    """Read a message's answer and its tokens; without a count from the provider, four characters are taken for one."""
+    text = message.text if isinstance(message.text, str) else str(message.content)
+    usage = message.usage_metadata
+    if usage is not None:
+        return _Reply(parsed if parsed is not None else text, text, usage["input_tokens"], usage["output_tokens"])
+    asked = sum(len(str(m.content)) for m in prompt)
+    counted = asked // _CHARACTERS_PER_TOKEN, len(text) // _CHARACTERS_PER_TOKEN
+    return _Reply(parsed if parsed is not None else text, text, *counted)

@@ -1,0 +1,45 @@
+"""The rules: the whole decision without a model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from agentic_hpt.coordinator.decisions import Continue, Decision
+from agentic_hpt.coordinator.evidence import describe_progress
+from agentic_hpt.coordinator.guards import judge, must_finalize
+from agentic_hpt.protocols import Situation
+from agentic_hpt.records import ActionRecord, DecisionRecord
+
+
+class RulesCoordinator:
+    """Finalizes when the policy says so, goes round again otherwise; see `protocols.Coordinator`."""
+
+    kind: Literal["rules", "llm"] = "rules"
+    model: str | None = None
+
+    async def decide(self, situation: Situation) -> DecisionRecord:
+        """Give the next decision."""
+        return decide_by_rules(situation)
+
+
+def decide_by_policy(situation: Situation) -> DecisionRecord | None:
+    """Give the decision that the policy forces, if it forces one."""
+    forced = must_finalize(situation)
+    if forced is None:
+        return None
+    stopped_by, reason = forced
+    best = situation.goal.best(situation.trials)
+    evidence = (best.id,) if best is not None else ()
+    action = ActionRecord("finalize", reason, evidence, "accepted", "the policy", {"stopped_by": stopped_by})
+    return DecisionRecord(situation.round, "policy", (action,), situation.source)
+
+
+def decide_by_rules(situation: Situation, fallback: str | None = None) -> DecisionRecord:
+    """Give the rules' decision; `fallback` says why they stand in for a model."""
+    forced = decide_by_policy(situation)
+    if forced is not None:
+        return forced
+    best = situation.goal.best(situation.trials)
+    evidence = (best.id,) if best is not None else ()
+    decision = Decision(actions=(Continue(reason=describe_progress(situation), evidence=evidence),))
+    return DecisionRecord(situation.round, "rules", judge(decision, situation), situation.source, fallback)

@@ -1,0 +1,1 @@
+"""Where trials run: in the driver's process, or each in a process of its own."""

@@ -1,0 +1,121 @@
+"""The trial process's side. Imported in every trial process, so it imports next to nothing."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Mapping
+from multiprocessing import connection, parent_process
+from pathlib import Path
+
+from agentic_hpt.errors import FailureKind
+from agentic_hpt.executors.handle import explain, run_objective
+from agentic_hpt.records import Job, JsonObject, Outcome, Report, TrialState
+
+__all__ = ["OUTPUT_LOG", "STOP", "main", "nothing", "read_outcome"]
+
+OUTPUT_LOG = "output.log"
+GO_ON, STOP = b"0", b"1"
+
+
+def main(channel: socket.socket, payload: bytes, metric: str, job: Job, environment: Mapping[str, str]) -> None:
+    """Run one attempt of a trial and send its reports and its outcome over `channel`, a JSON object a line.
+
+    Each report is answered with one byte, `GO_ON` or `STOP`. `environment` replaces the fork server's own.
+    """
+    os.setsid()
+    threading.Thread(target=_die_with_driver, daemon=True).start()
+    _reset_signals()
+    _redirect_output(Path(job.artifact_dir))
+    os.environ.clear()
+    os.environ.update(environment)
+    if "torch" in sys.modules:  # forked with torch loaded: it read the server's environment, not this one
+        sys.modules["torch"].set_num_threads(int(environment.get("OMP_NUM_THREADS", "1")))
+
+    def send(report: Report) -> bool:
+        _write(channel, {"step": report.step, "metrics": dict(report.metrics)})
+        answer = channel.recv(1)
+        if not answer:
+            _kill_group()
+        return answer == STOP
+
+    try:
+        objective = pickle.loads(payload)
+    except Exception as error:
+        outcome = Outcome.failed(
+            FailureKind.CRASH, f"the objective can't be rebuilt in a trial's process: {explain(error)}"
+        )
+    else:
+        outcome = run_objective(objective, job, metric, send)
+    _write(channel, _outcome_json(outcome))
+
+
+def nothing() -> None:
+    """Return at once: the task that shows a fork server to be ready."""
+
+
+def read_outcome(message: Mapping[str, object], reports: tuple[Report, ...]) -> Outcome:
+    """Rebuild the outcome from the message it was sent as; the reports are those that the driver got."""
+    failure = message["failure"]
+    return Outcome(
+        TrialState(str(message["state"])),
+        message["values"],  # type: ignore[arg-type]
+        FailureKind(str(failure)) if failure is not None else None,
+        str(message["message"]),
+        seconds=float(message["seconds"]),  # type: ignore[arg-type]
+        reports=reports,
+    )
+
+
+def _outcome_json(outcome: Outcome) -> JsonObject:
+    return {
+        "state": outcome.state.value,
+        "values": dict(outcome.values),
+        "failure": outcome.failure.value if outcome.failure is not None else None,
+        "message": outcome.message,
+        "seconds": outcome.seconds,
+    }
+
+
+def _write(channel: socket.socket, message: JsonObject) -> None:
+    channel.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _redirect_output(folder: Path) -> None:
+    """Send file descriptors 1 and 2 to the trial's log, so that programs it starts write there too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = os.open(folder / OUTPUT_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.close(log)
+    os.close(null)
+    # Line by line: what a trial printed before it was killed is what explains it.
+    sys.stdout, sys.stderr = (
+        os.fdopen(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False) for fd in (1, 2)
+    )
+    faulthandler.enable(all_threads=False)
+
+
+def _reset_signals() -> None:
+    """Undo what was inherited: a trial must heed SIGTERM whatever the driver's shell or threads have blocked."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_DFL)
+
+
+def _die_with_driver() -> None:
+    driver = parent_process()
+    if driver is not None:
+        connection.wait([driver.sentinel])
+        _kill_group()
+
+
+def _kill_group() -> None:
+    os.killpg(os.getpid(), signal.SIGKILL)

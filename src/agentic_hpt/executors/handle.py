@@ -1,0 +1,162 @@
+"""What an objective sees of its trial, and the one place that turns what it does into an outcome."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import cast
+
+from agentic_hpt.errors import FailureKind, Pruned, TrialFailure
+from agentic_hpt.protocols import Objective, TrialHandle
+from agentic_hpt.records import Job, Outcome, Params, Report
+
+__all__ = ["TrialContext", "run_objective"]
+
+_MESSAGE_LIMIT = 2000
+_OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory")
+_REMEDY = "return the metric's number, or a mapping that holds it"
+
+
+class TrialContext:
+    """The `trial` of an objective: a job's facts, and `report`. Its folders are made when they are first asked for."""
+
+    def __init__(self, job: Job, metric: str, send_report: Callable[[Report], bool]) -> None:
+        self.id = job.trial
+        self.params: Params = job.params
+        self.seed = job.seed
+        self.worker = job.worker
+        self.reports: list[Report] = []
+        self._job = job
+        self._metric = metric
+        self._send = send_report
+
+    @cached_property
+    def artifact_dir(self) -> Path:
+        """The trial's own folder; what is left there stays."""
+        return _made(self._job.artifact_dir)
+
+    @cached_property
+    def checkpoint_dir(self) -> Path:
+        """A folder kept across a retry of the same trial."""
+        return _made(self._job.checkpoint_dir)
+
+    def report(self, metrics: Mapping[str, float] | float, step: int) -> None:
+        """Report intermediate metrics at `step` (0, 1, ...); one number stands for the study's metric.
+
+        Raises `Pruned` when the trial should stop, `TrialFailure` for what is not a finite number or a step.
+        """
+        if not _is_step(step):
+            raise TrialFailure(FailureKind.INVALID_OUTPUT, f"report: step is {step!r}; give a whole number from 0 on")
+        given = metrics if isinstance(metrics, Mapping) else {self._metric: metrics}
+        values: dict[str, float] = {}
+        for name, value in given.items():
+            number = _number(value)
+            if number is None or not isinstance(name, str):
+                raise TrialFailure(
+                    FailureKind.INVALID_OUTPUT, f"report: {name!r} is {_shown(value)}; report names with numbers"
+                )
+            if not math.isfinite(number):
+                raise TrialFailure(FailureKind.NAN, f"report: {name!r} is {number} at step {step}")
+            values[name] = number
+        report = Report(int(step), values)
+        self.reports.append(report)
+        if self._send(report):
+            raise Pruned(f"trial {self.id} was stopped at step {step}")
+
+
+def run_objective(objective: Objective, job: Job, metric: str, send_report: Callable[[Report], bool]) -> Outcome:
+    """Run one attempt in this thread and say what became of it; `KeyboardInterrupt` alone is let through.
+
+    A final job's score on the holdout is stored under the metric's name.
+    """
+    trial = TrialContext(job, metric, send_report)
+    started = time.perf_counter()
+    try:
+        run = objective.holdout if job.final else objective.run
+        outcome = _judged(run(job.params, cast(TrialHandle, trial)), metric)  # its folders are read, never set
+    except Pruned:
+        outcome = Outcome.pruned()
+    except TrialFailure as failure:
+        outcome = Outcome.failed(failure.kind, failure.message[-_MESSAGE_LIMIT:])
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, too, ends the trial only
+        kind = FailureKind.OUT_OF_MEMORY if _is_out_of_memory(error) else FailureKind.CRASH
+        outcome = Outcome.failed(kind, explain(error))
+    seconds = time.perf_counter() - started
+    return Outcome(
+        outcome.state, outcome.values, outcome.failure, outcome.message, seconds=seconds, reports=tuple(trial.reports)
+    )
+
+
+def explain(error: BaseException) -> str:
+    """Give an exception's own line, and under it the end of its traceback without this package's outer frames."""
+    head = "".join(traceback.format_exception_only(error)).strip()[: _MESSAGE_LIMIT // 2]
+    frames = "".join(traceback.format_tb(_user_frames(error.__traceback__))).rstrip()
+    return f"{head}\n{frames[-(_MESSAGE_LIMIT - len(head) - 1) :]}" if frames else head
+
+
+def _judged(answer: object, metric: str) -> Outcome:
+    """Read what an objective returned; entries beside the metric that aren't finite numbers are left out."""
+    if isinstance(answer, Mapping):
+        if metric not in answer:
+            keys = ", ".join(map(repr, answer)) or "nothing"
+            return _invalid(f"the objective returned a mapping with {keys} but without the metric {metric!r}")
+        given = answer
+    else:
+        given = {metric: answer}
+    value = _number(given[metric])
+    if value is None:
+        what = f"{metric!r} as {_shown(given[metric])}" if isinstance(answer, Mapping) else _shown(answer)
+        return _invalid(f"the objective returned {what}, not a number for the metric {metric!r}")
+    if not math.isfinite(value):
+        return Outcome.failed(FailureKind.NAN, f"the metric {metric!r} is {value}")
+    numbers_ = {str(name): _number(entry) for name, entry in given.items()}
+    return Outcome.complete({name: n for name, n in numbers_.items() if n is not None and math.isfinite(n)})
+
+
+def _invalid(message: str) -> Outcome:
+    return Outcome.failed(FailureKind.INVALID_OUTPUT, f"{message}; {_REMEDY}")
+
+
+def _is_step(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 0
+
+
+def _number(value: object) -> float | None:
+    """Give `value` as a float if it is one number of any library (a NumPy scalar, a tensor of one element)."""
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        return None
+    try:
+        return float(value)
+    except Exception:  # a tensor of many elements, say; libraries differ in what they raise
+        return None
+
+
+def _shown(value: object) -> str:
+    return "nothing (None)" if value is None else f"{repr(value)[:200]} (a {type(value).__name__})"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or any(c.__name__ == "OutOfMemoryError" for c in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+
+
+def _user_frames(frames: TracebackType | None) -> TracebackType | None:
+    inner = frames
+    while inner is not None and str(inner.tb_frame.f_globals.get("__name__")).startswith("agentic_hpt."):
+        inner = inner.tb_next
+    return inner or frames
+
+
+def _made(folder: str) -> Path:
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,142 @@
+"""The live parts of one study that the nodes work with. Nothing of this enters the graph's state."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ParamSpec, Protocol, TypeVar
+
+from agentic_hpt.config import StudyConfig
+from agentic_hpt.protocols import Coordinator, Executor, Ledger, Objective, Pruner, Situation, Strategy, Tracker
+from agentic_hpt.records import DecisionRecord, FinalReport, Job, JsonObject, Trial
+from agentic_hpt.space import SearchSpace
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+OutputWriter = Callable[[Sequence[Trial], Sequence[DecisionRecord], FinalReport], list[Path]]
+"""Draws the figures and writes the report of a study; gives the files' paths."""
+
+
+@dataclass
+class StudyParts:
+    """Everything one running study is made of.
+
+    `brain` is the one thread in which the ledger is used and strategies think: no lock is needed, and the event loop
+    stays free. `slots` bounds the trials that run at once.
+    """
+
+    name: str
+    config: StudyConfig
+    space: SearchSpace
+    ledger: Ledger
+    strategy: Strategy
+    pruner: Pruner
+    executor: Executor
+    coordinator: Coordinator
+    tracker: Tracker
+    objective: Objective
+    artifacts: Path
+    write_outputs: OutputWriter
+    finished: Callable[[FinalReport | None], Awaitable[None]]
+    """Called when the loop has ended; without figures, no trial was complete."""
+    model_loader: str | None = None
+    """The module whose `load_model` reads a saved model back, if the objective leaves one."""
+    mirror: Callable[[Sequence[Trial]], int] | None = None
+    """Copies finished trials to an Optuna storage; gives how many were new."""
+    brain: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="hpt-brain"))
+    slots: asyncio.Semaphore = field(init=False)
+    runs: dict[int, Trial] = field(default_factory=dict)
+    """The trials as read back from the tracker."""
+    rounds_read: set[int] = field(default_factory=set)
+    best: Trial | None = None
+    """The search's best trial so far, for the live view."""
+    executor_ready: asyncio.Task[None] | None = None
+    clock: float = field(default_factory=time.monotonic)
+    """When running time was last added to what is used."""
+
+    def __post_init__(self) -> None:
+        self.slots = asyncio.Semaphore(self.executor.slots)
+
+    async def think(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run blocking work of the ledger or a strategy in the brain thread."""
+        return await asyncio.get_running_loop().run_in_executor(self.brain, lambda: call(*args, **kwargs))
+
+    def tick(self) -> None:
+        """Add the running time since the last call to what is used. For the brain thread."""
+        now = time.monotonic()
+        self.ledger.add_seconds(now - self.clock)
+        self.clock = now
+
+    def unticked(self) -> float:
+        """Give the seconds of running time that are not added yet."""
+        return time.monotonic() - self.clock
+
+    def seconds_left(self) -> float | None:
+        """Give the seconds of the time budget that are left; `None` when there is no such budget."""
+        minutes = self.config.limits_of_study.minutes
+        if minutes is None:
+            return None
+        return minutes * 60 - self.ledger.usage().seconds - self.unticked()
+
+    def situation(self, round_: int, trials: Sequence[Trial]) -> Situation:
+        """Give what coordinator and strategy may know after a round. For the brain thread."""
+        return Situation(
+            study=self.name,
+            round=round_,
+            goal=self.config.goal,
+            space=self.space,
+            budget=self.config.limits_of_study,
+            usage=self.ledger.usage(),
+            slots=self.executor.slots,
+            round_trials=self.config.round_trials,
+            trials=tuple(trials),
+            decisions=tuple(self.ledger.decisions()),
+            description=self.config.description,
+        )
+
+    def job(self, trial: Trial, *, final: bool = False) -> Job:
+        """Give what the executor needs to run a trial's newest attempt."""
+        folder = self.artifacts / "trials" / f"{trial.id:05d}"
+        return Job(
+            study=self.name,
+            trial=trial.id,
+            attempt=trial.attempt,
+            params=trial.params,
+            seed=trial.seed,
+            worker=trial.worker,
+            artifact_dir=str(folder),
+            checkpoint_dir=str(folder / "checkpoint"),
+            final=final,
+            time_limit=self.config.limits.seconds,
+        )
+
+    async def start(self) -> None:
+        """Start what takes time to get ready: the MLflow writer, and the executor in the background."""
+        await self.tracker.start()
+        self.executor_ready = asyncio.create_task(self.executor.start())
+
+    async def close(self) -> None:
+        """Stop everything: trials first, then what is left to write."""
+        if self.executor_ready is not None and not self.executor_ready.done():
+            self.executor_ready.cancel()
+        await self.executor.close()
+        await self.think(self.tick)
+        await self.tracker.close()
+        self.brain.shutdown(wait=True)
+
+
+Emit = Callable[[JsonObject], None]
+"""Tells whoever watches what happens; the events are listed in `docs/events.md`."""
+
+
+class PartsOf(Protocol):
+    """Gives a study's live parts for a node's input."""
+
+    def __call__(self, state: Mapping[str, object]) -> Awaitable[StudyParts]:
+        """Open them (the input holds the fields of a study), or give those of the `uid` in the input."""

@@ -1,0 +1,153 @@
+"""The graph's nodes. They await and never compute: training is the executor's, thinking the brain thread's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from langgraph.config import get_stream_writer
+from langgraph.types import Send
+
+from agentic_hpt.config import mask_secrets
+from agentic_hpt.errors import HptError, LedgerError, TrackerAway
+from agentic_hpt.graph.context import Emit, PartsOf, StudyParts
+from agentic_hpt.graph.finalizing import finalize_study
+from agentic_hpt.graph.running import ledger_error, run_assignment
+from agentic_hpt.graph.state import StudyState, TuneInput
+from agentic_hpt.records import Assignment, DecisionRecord, JsonObject, Trial
+
+
+class Nodes:
+    """The nodes and routes of one graph; `parts_of` gives the live parts for a node's input."""
+
+    def __init__(self, parts_of: PartsOf) -> None:
+        self._parts_of = parts_of
+
+    async def define_parameters(self, state: StudyState) -> StudyState:
+        """Log the study; its ledger is open and its description validated."""
+        parts = await self._parts_of(state)
+        description: JsonObject = {"study": parts.name, "uid": parts.ledger.uid, "config": parts.config.to_json()}
+        await parts.think(parts.ledger.post_study, description)
+        return {"uid": parts.ledger.uid, "round": 0, "assignments": [], "finalize": False, "status": "running"}
+
+    async def start_workers(self, state: StudyState) -> StudyState:
+        """Turn the last decision into the next round's assignments."""
+        parts = await self._parts_of(state)
+        assignments = await parts.think(_plan, parts, state["round"])
+        round_ = state["round"] + 1
+        workers = [
+            {"worker": a.worker, "kind": a.kind, "tuned": list(a.tuned), "trials": a.trials, "reason": a.reason}
+            for a in assignments
+        ]
+        _emitter()({"type": "round", "round": round_, "workers": workers})
+        return {"round": round_, "assignments": [a.to_json() for a in assignments]}
+
+    def dispatch(self, state: StudyState) -> list[Send] | Literal["coordinator"]:
+        """Send each assignment to a worker of its own."""
+        sends = [Send("tune", TuneInput(uid=state["uid"], assignment=a)) for a in state["assignments"]]
+        return sends or "coordinator"
+
+    async def tune(self, state: TuneInput) -> StudyState:
+        """Be one worker. A worker that fails says so and ends neither round nor study; the ledger's errors do."""
+        parts = await self._parts_of(state)
+        assignment = Assignment.from_json(state["assignment"])
+        emit = _emitter()
+        error, ended = "", 0
+        try:
+            ended = await run_assignment(parts, assignment, emit)
+        except BaseExceptionGroup as group:
+            fatal = ledger_error(group)
+            if fatal is not None:
+                raise fatal from group
+            error = _describe(group.exceptions[0])
+        except LedgerError:
+            raise
+        except Exception as problem:
+            error = _describe(problem)
+        if error:
+            emit({"type": "notice", "text": f"worker {assignment.worker} failed in round {assignment.round}: {error}"})
+            told = await parts.think(parts.ledger.of_assignment, assignment.round, assignment.worker)
+            ended = sum(trial.finished for trial in told)
+        report = {"round": assignment.round, "worker": assignment.worker, "trials": ended, "error": error}
+        return {"reports": [report]}  # type: ignore[list-item]
+
+    async def coordinator(self, state: StudyState) -> StudyState:
+        """Read the runs back, decide, keep the decision. One that is in the ledger already is not taken again."""
+        parts = await self._parts_of(state)
+        emit, round_ = _emitter(), state["round"]
+        decision = await parts.think(parts.ledger.decision, round_)
+        if decision is None:
+            await parts.think(parts.tick)
+            trials, source = await _read_back(parts, round_, emit)
+            situation = await parts.think(parts.situation, round_, trials)
+            situation = replace(situation, source=source)
+            nothing_new = not await parts.think(parts.strategy.plan, situation, None)
+            situation = replace(situation, exhausted=nothing_new or _idle_round(state))
+            decision = await parts.coordinator.decide(situation)
+            await parts.think(parts.ledger.record_decision, decision)
+        emit({"type": "decision", **decision.to_json()})
+        if decision.fallback:
+            emit({"type": "notice", "text": f"the rules decided instead of the model: {decision.fallback}"})
+        if parts.mirror is not None:
+            await parts.think(lambda: parts.mirror and parts.mirror(parts.ledger.trials()))
+        return {"finalize": decision.finalizes}
+
+    def route(self, state: StudyState) -> Literal["start_workers", "finalize"]:
+        """Go round again, or end."""
+        return "finalize" if state["finalize"] else "start_workers"
+
+    async def finalize(self, state: StudyState) -> StudyState:
+        """Retrain the winner on fresh seeds, score the holdout once, log and register the model, write the report."""
+        parts = await self._parts_of(state)
+        final = await finalize_study(parts, state["round"], _emitter())
+        await parts.finished(final)
+        return {"status": "finalized" if final else "failed", "result": final.to_json() if final else {}}
+
+
+def _plan(parts: StudyParts, round_: int) -> list[Assignment]:
+    decision: DecisionRecord | None = parts.ledger.decision(round_)
+    # The plan must not depend on trials that a killed run of the round reserved: same ledger, same assignments.
+    before = [t for t in parts.ledger.trials() if t.round <= round_ and t.finished]
+    return parts.strategy.plan(parts.situation(round_, before), decision)
+
+
+async def _read_back(parts: StudyParts, round_: int, emit: Emit) -> tuple[Sequence[Trial], Literal["mlflow", "ledger"]]:
+    """Read the rounds not read yet from the tracker; when it is away, take the ledger's own records, and say so."""
+    told = await parts.think(parts.ledger.trials)
+    try:
+        for number in range(round_ + 1):
+            expected = sum(t.round == number and t.finished for t in told)
+            if number in parts.rounds_read or not expected:
+                continue
+            found = await parts.tracker.read_round(number, expected, parts.config.mlflow.wait_seconds)
+            runs = {t.id: t for t in found if t.counted or t.kind == "imported"}
+            if len(runs) < expected:
+                raise TrackerAway(f"MLflow has {len(runs)} of the {expected} runs of round {number}")
+            parts.runs.update(runs)
+            parts.rounds_read.add(number)
+    except TrackerAway as away:
+        if parts.config.mlflow.enabled:
+            text = f"round {round_} was decided on the ledger's own records: {mask_secrets(away.message)}"
+            emit({"type": "notice", "text": text})
+        return [t for t in told if t.finished], "ledger"
+    return [parts.runs[i] for i in sorted(parts.runs)], "mlflow"
+
+
+def _idle_round(state: StudyState) -> bool:
+    """Say whether the round ran no trial though no worker failed. Raises `HptError` when all workers failed."""
+    reports = [r for r in state.get("reports", []) if r["round"] == state["round"]]
+    if any(r["trials"] for r in reports):
+        return False
+    errors = [r["error"] for r in reports if r["error"]]
+    if errors:
+        raise HptError(f"no worker could run a trial in round {state['round']}: {errors[0]}", "see the notices above")
+    return True
+
+
+def _emitter() -> Emit:
+    return get_stream_writer()
+
+
+def _describe(error: BaseException) -> str:
+    return mask_secrets(f"{type(error).__name__}: {error}")[:500]

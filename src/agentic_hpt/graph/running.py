@@ -1,0 +1,150 @@
+"""Running trials: one attempt from start to told, and one worker's assignment."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from agentic_hpt.errors import FailureKind, LedgerError
+from agentic_hpt.graph.context import Emit, StudyParts
+from agentic_hpt.records import Assignment, Outcome, Proposal, Report, Trial, TrialState
+
+_TICK_SECONDS = 5.0
+
+
+async def run_assignment(parts: StudyParts, assignment: Assignment, emit: Emit) -> int:
+    """Run a worker's trials and give how many have ended.
+
+    Trials that an earlier, killed run of the same assignment reserved are found in the ledger: finished ones stand,
+    the others run again; only the rest is asked for anew. The worker asks for a slot a trial, so that the workers of a
+    round take turns.
+    """
+    known = await parts.think(parts.ledger.of_assignment, assignment.round, assignment.worker)
+    async with asyncio.TaskGroup() as group:
+        for trial in known:
+            if not trial.finished:
+                await parts.slots.acquire()
+                started = await parts.think(parts.ledger.start, trial.id)
+                group.create_task(_in_slot(parts, started, emit))
+        for position in range(len(known), assignment.trials):
+            await parts.slots.acquire()
+            try:
+                next_trial = await parts.think(_next_trial, parts, assignment, position)
+            except BaseException:
+                parts.slots.release()
+                raise
+            if next_trial is None:
+                parts.slots.release()
+                break
+            group.create_task(_in_slot(parts, next_trial, emit))
+    told = await parts.think(parts.ledger.of_assignment, assignment.round, assignment.worker)
+    return sum(trial.finished for trial in told)
+
+
+async def run_trial(parts: StudyParts, trial: Trial, emit: Emit, *, search: bool = True, final: bool = False) -> Trial:
+    """Run a started attempt to its end and tell the ledger; `search` trials may be pruned, and end with the budget."""
+    if parts.executor_ready is not None:
+        await asyncio.shield(parts.executor_ready)
+    emit(
+        {
+            "type": "trial_started",
+            "trial": trial.id,
+            "worker": trial.worker,
+            "round": trial.round,
+            "params": dict(trial.params),
+        }
+    )
+
+    def on_report(report: Report) -> bool:
+        return search and parts.pruner.should_stop(trial.id, report)
+
+    timer = asyncio.timeout(parts.seconds_left() if search else None)
+    try:
+        async with timer:
+            outcome = await parts.executor.run(parts.job(trial, final=final), on_report)
+    except TimeoutError:
+        if not timer.expired():
+            raise
+        outcome = Outcome.failed(FailureKind.CANCELLED, "the study's time budget ended while the trial ran")
+    told = await asyncio.shield(parts.think(_tell, parts, trial, outcome, search))
+    emit(_event(parts, told))
+    return told
+
+
+async def _in_slot(parts: StudyParts, trial: Trial, emit: Emit) -> None:
+    try:
+        await run_trial(parts, trial, emit)
+    finally:
+        parts.slots.release()
+
+
+def _next_trial(parts: StudyParts, assignment: Assignment, position: int) -> Trial | None:
+    """Propose, reserve and start the assignment's next trial; `None` when budget, time or subspace is used up."""
+    left = parts.seconds_left()
+    if left is not None and left <= 0:
+        return None
+    proposal: Proposal | None
+    if assignment.queue:
+        proposal = Proposal(assignment.queue[position], assignment.tuned)
+    else:
+        trials = parts.ledger.trials()
+        seed = parts.config.seed * 1_000_003 + len(trials) * 101
+        proposal = parts.strategy.propose(assignment, trials, seed % 2**32)
+    if proposal is None:
+        return None
+    trial = parts.ledger.reserve(
+        round_=assignment.round,
+        worker=assignment.worker,
+        kind=assignment.kind,
+        params=proposal.params,
+        tuned=proposal.tuned,
+    )
+    return None if trial is None else parts.ledger.start(trial.id)
+
+
+def _tell(parts: StudyParts, trial: Trial, outcome: Outcome, search: bool) -> Trial:
+    told = parts.ledger.finish(trial.id, trial.attempt, _checked(parts, outcome))
+    if search:
+        parts.pruner.ended(trial.id, told.state is TrialState.COMPLETE)
+        parts.best = parts.config.goal.best([told] if parts.best is None else [parts.best, told])
+    if parts.unticked() > _TICK_SECONDS:
+        parts.tick()
+    return told
+
+
+def _checked(parts: StudyParts, outcome: Outcome) -> Outcome:
+    """Hold executors to the contract: a complete outcome has the metric."""
+    metric = parts.config.metric
+    if outcome.state is TrialState.COMPLETE and metric not in outcome.values:
+        message = f"the executor gave no {metric!r}"
+        return replace(outcome, state=TrialState.FAILED, values={}, failure=FailureKind.INVALID_OUTPUT, message=message)
+    return outcome
+
+
+def _event(parts: StudyParts, trial: Trial) -> dict[str, object]:
+    goal, best, usage = parts.config.goal, parts.best, parts.ledger.usage()
+    return {
+        "type": "trial",
+        "trial": trial.id,
+        "worker": trial.worker,
+        "round": trial.round,
+        "state": str(trial.state),
+        "value": goal.value(trial),
+        "failure": str(trial.failure) if trial.failure else None,
+        "message": trial.message,
+        "seconds": trial.seconds,
+        "params": dict(trial.params),
+        "best": {"trial": best.id, "value": goal.value(best), "params": dict(best.params)} if best else None,
+        "trials_used": usage.trials,
+        "seconds_used": usage.seconds + parts.unticked(),
+    }
+
+
+def ledger_error(group: BaseExceptionGroup[BaseException]) -> LedgerError | None:
+    """Find the ledger's error among those of a worker's trials: it stops the study, the others don't."""
+    for error in group.exceptions:
+        if isinstance(error, LedgerError):
+            return error
+        if isinstance(error, BaseExceptionGroup):
+            return ledger_error(error)
+    return None

@@ -1,0 +1,64 @@
+"""The graph's state: plain data and ids only. Trials live in the ledger, metrics in the tracker."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypedDict
+
+
+class WorkerReport(TypedDict):
+    """What a worker says when its assignment is done."""
+
+    round: int
+    worker: str
+    trials: int
+    """How many trials of the assignment have ended."""
+    error: str
+    """Why the worker itself failed; empty when it did not."""
+
+
+def latest_round(held: list[WorkerReport] | None, new: list[WorkerReport] | None) -> list[WorkerReport]:
+    """Gather the reports of parallel workers, those of the newest round only, so that the state stays small."""
+    merged = [*(held or []), *(new or [])]
+    newest = max((report["round"] for report in merged), default=0)
+    return [report for report in merged if report["round"] == newest]
+
+
+class StudyInput(TypedDict, total=False):
+    """What starts a run: the fields of a study, as in a study file. `study` and `objective` are enough for a task."""
+
+    study: str
+    objective: dict[str, Any]
+    metric: str
+    direction: str
+    target: float | None
+    space: dict[str, Any]
+    budget: dict[str, Any]
+    strategy: str
+    parallel: int
+    executor: str
+    coordinator: dict[str, Any]
+    seed: int
+
+
+class StudyState(StudyInput, total=False):
+    """The fields of the study, and where the loop stands."""
+
+    uid: str
+    """The study's unique id in the ledger."""
+    round: int
+    """The round under way, or the one just ended; 0 before the first."""
+    assignments: list[dict[str, Any]]
+    """The round's assignments, as plain data."""
+    reports: Annotated[list[WorkerReport], latest_round]
+    finalize: bool
+    """Whether the coordinator's last decision ends the search."""
+    status: str
+    result: dict[str, Any]
+    """The final figures, once there are any."""
+
+
+class TuneInput(TypedDict):
+    """What one worker is sent."""
+
+    uid: str
+    assignment: dict[str, Any]

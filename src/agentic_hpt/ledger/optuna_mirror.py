@@ -1,0 +1,160 @@
+"""Import from, and export to, an Optuna storage; the ledger stays the truth.
+
+Other Optuna processes and optuna-dashboard read the mirror. Nothing is ever read back from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from agentic_hpt.config import mask_secrets
+from agentic_hpt.errors import ConfigError, SpaceError
+from agentic_hpt.records import Goal, Report, Trial, TrialState
+from agentic_hpt.space import Choice, Float, SearchSpace
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+_NUMBER = "hpt_trial"
+
+
+class OptunaMirror:
+    """Copies finished trials to a study in an Optuna storage, each once, also over restarts."""
+
+    def __init__(self, storage: str, study: str, uid: str, space: SearchSpace, goal: Goal) -> None:
+        self._storage = storage
+        self._name = study
+        self._uid = uid
+        self._space = space
+        self._goal = goal
+        self._study: Study | None = None
+        self._copied: set[int] = set()
+
+    def __call__(self, trials: Sequence[Trial]) -> int:
+        """Copy the finished trials that are not there yet and give how many these were."""
+        study = self._open()
+        new = [t for t in trials if t.finished and t.id not in self._copied and self._space.contains(t.params)]
+        for trial in new:
+            study.add_trial(self._frozen(trial))
+            self._copied.add(trial.id)
+        return len(new)
+
+    def _open(self) -> Study:
+        if self._study is None:
+            self._study = open_mirror(self._storage, self._name, self._uid, self._goal)
+            self._copied = {
+                t.user_attrs[_NUMBER] for t in self._study.get_trials(deepcopy=False) if _NUMBER in t.user_attrs
+            }
+        return self._study
+
+    def _frozen(self, trial: Trial) -> FrozenTrial:
+        import optuna
+
+        states = {
+            TrialState.COMPLETE: optuna.trial.TrialState.COMPLETE,
+            TrialState.PRUNED: optuna.trial.TrialState.PRUNED,
+            TrialState.FAILED: optuna.trial.TrialState.FAIL,
+        }
+        metric = self._goal.metric
+        return optuna.trial.create_trial(
+            state=states[trial.state],
+            value=self._goal.value(trial),
+            params=dict(trial.params),
+            distributions={name: _distribution(self._space, name) for name in trial.params},
+            intermediate_values={r.step: r.metrics[metric] for r in trial.reports if metric in r.metrics},
+            user_attrs={_NUMBER: trial.id, "hpt_worker": trial.worker, "hpt_round": trial.round},
+        )
+
+
+def open_mirror(storage: str, name: str, uid: str, goal: Goal) -> Study:
+    """Open or create the mirror's study. Raises `ConfigError` when the storage or the name can't be used."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study = optuna.create_study(storage=storage, study_name=name, direction=goal.direction, load_if_exists=True)
+    except Exception as error:  # SQLAlchemy's, a driver's, Optuna's: whatever the URL brings
+        raise ConfigError(
+            f"optuna_storage: {mask_secrets(storage)!r} can't be used: {mask_secrets(str(error))[:300]}",
+            "give a URL such as sqlite:///optuna.db",
+        ) from None
+    owner = study.user_attrs.get("hpt_uid")
+    if owner not in (None, uid) or (owner is None and study.get_trials(deepcopy=False)):
+        raise ConfigError(
+            f"optuna_storage: the storage holds another study named {name!r}", "use another storage or study name"
+        )
+    study.set_user_attr("hpt_uid", uid)
+    study.set_metric_names([goal.metric])
+    return study
+
+
+def read_optuna(storage: str, name: str, space: SearchSpace, goal: Goal) -> tuple[list[Trial], int]:
+    """Read a study's finished trials that fit the space; give them, and how many did not fit.
+
+    Raises `ConfigError` when the storage can't be read, or the study is not there or has another direction.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study = optuna.load_study(storage=storage, study_name=name)
+        directions = [d.name.lower() for d in study.directions]
+        found = study.get_trials(deepcopy=False)
+    except Exception as error:  # a missing study, a missing table, a driver's error
+        why = mask_secrets(f"{type(error).__name__}: {error}")[:300]
+        raise ConfigError(
+            f"import_optuna: the study {name!r} can't be read from {mask_secrets(storage)!r}: {why}",
+            "check the URL and the study's name",
+        ) from None
+    if directions != [goal.direction]:
+        raise ConfigError(
+            f"import_optuna: the study {name!r} has the directions {directions}, this one {goal.direction!r}",
+            "set direction to the same",
+        )
+    trials = [t for t in (_trial(entry, space, goal) for entry in found if entry.state.is_finished()) if t is not None]
+    return trials, sum(entry.state.is_finished() for entry in found) - len(trials)
+
+
+def _trial(entry: FrozenTrial, space: SearchSpace, goal: Goal) -> Trial | None:
+    import optuna
+
+    try:
+        params = space.validated(entry.params)
+    except SpaceError:
+        return None
+    if entry.state is optuna.trial.TrialState.COMPLETE and entry.value is not None:
+        state, values = TrialState.COMPLETE, {goal.metric: float(entry.value)}
+    elif entry.state is optuna.trial.TrialState.PRUNED:
+        state, values = TrialState.PRUNED, {}
+    else:
+        return None
+    steps: Iterable[tuple[int, float]] = sorted(entry.intermediate_values.items())
+    return Trial(
+        id=0,
+        params=params,
+        state=state,
+        seed=0,
+        worker="imported",
+        kind="imported",
+        round=0,
+        tuned=space.names,
+        values=values,
+        message=f"trial {entry.number} of an Optuna study",
+        seconds=entry.duration.total_seconds() if entry.duration else None,
+        reports=tuple(Report(step, {goal.metric: value}) for step, value in steps),
+    )
+
+
+def _distribution(space: SearchSpace, name: str) -> BaseDistribution:
+    """Give a parameter's distribution with its real values, as a person reads it in a dashboard."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    p = space[name]
+    if isinstance(p, Choice):
+        return CategoricalDistribution(tuple(p.values))
+    if isinstance(p, Float):
+        return FloatDistribution(p.low, p.high if p.step is None else p.snap(p.high), log=p.log, step=p.step)
+    return IntDistribution(p.low, p.snap(p.high), log=p.log, step=p.step)

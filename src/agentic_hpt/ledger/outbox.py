@@ -1,0 +1,50 @@
+"""The outbox: what MLflow must still be told. Its reader is the process that writes to MLflow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import Engine, select, update
+
+from agentic_hpt.errors import StudyNotFound
+from agentic_hpt.ledger import schema
+from agentic_hpt.records import OutboxEntry
+
+
+class LedgerOutbox:
+    """One study's outbox, in the order in which its entries were made."""
+
+    def __init__(self, engine: Engine, study: int) -> None:
+        self._engine = engine
+        self._study = study
+
+    def pending(self, limit: int) -> list[OutboxEntry]:
+        """Give the oldest entries not sent yet."""
+        t = schema.outbox.c
+        query = select(t.id, t.kind, t.key, t.payload, t.claimed).where(t.study == self._study, t.ref.is_(None))
+        with self._engine.begin() as connection:
+            rows = connection.execute(query.order_by(t.id).limit(limit)).all()
+        return [OutboxEntry(r.id, r.kind, r.key, json.loads(r.payload), bool(r.claimed)) for r in rows]
+
+    def claim(self, entries: Sequence[OutboxEntry]) -> None:
+        """Note that these are about to be sent: after a crash they may have been."""
+        ids = [entry.id for entry in entries]
+        with self._engine.begin() as connection:
+            connection.execute(update(schema.outbox).where(schema.outbox.c.id.in_(ids)).values(claimed=1))
+
+    def sent(self, refs: Mapping[int, str]) -> None:
+        """Note that entries were sent: their ids, with the MLflow run's id for each."""
+        with self._engine.begin() as connection:
+            for id_, ref in refs.items():
+                connection.execute(update(schema.outbox).where(schema.outbox.c.id == id_).values(ref=ref[:500]))
+
+
+def open_outbox(url: str, uid: str) -> LedgerOutbox:
+    """Open the outbox of the study `uid`. Raises `LedgerError`, or `StudyNotFound`."""
+    engine = schema.open_engine(url, create=False)
+    with engine.begin() as connection:
+        study = connection.execute(select(schema.studies.c.id).where(schema.studies.c.uid == uid)).scalar()
+    if study is None:
+        raise StudyNotFound(f"no study with the id {uid!r} in this ledger", "check --home")
+    return LedgerOutbox(engine, study)

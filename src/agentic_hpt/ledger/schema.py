@@ -1,0 +1,186 @@
+"""Tables of the ledger and how a store is opened.
+
+SQLite runs in WAL mode: a reader or the MLflow writer never blocks the driver for long, and a killed process leaves the
+store consistent. Every transaction is `BEGIN IMMEDIATE`, so a write never fails half-way for a lock taken too late.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import (
+    Column,
+    Engine,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    select,
+)
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from agentic_hpt.errors import LedgerError, StoreVersionError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+meta = Table("hpt_meta", metadata, Column("key", String(50), primary_key=True), Column("value", Text, nullable=False))
+
+studies = Table(
+    "hpt_studies",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("uid", String(16), nullable=False, unique=True),
+    Column("name", String(120), nullable=False, unique=True),
+    Column("folder", String(140), nullable=False),
+    Column("status", String(20), nullable=False),
+    Column("stopped_by", String(40)),
+    Column("error", Text),
+    Column("config", Text, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("seconds", Float, nullable=False, default=0.0),
+    Column("final", Text),
+)
+
+trials = Table(
+    "hpt_trials",
+    metadata,
+    Column("study", ForeignKey("hpt_studies.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("state", String(20), nullable=False),
+    Column("params", Text, nullable=False),
+    Column("tuned", Text, nullable=False),
+    Column("worker", String(100), nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("seed", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("metrics", Text),
+    Column("failure", String(30)),
+    Column("message", Text),
+    Column("seconds", Float),
+    Column("reserved", Float, nullable=False),
+    Column("ended", Float),
+)
+
+attempts = Table(
+    "hpt_attempts",
+    metadata,
+    Column("study", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("started", Float, nullable=False),
+    Column("ended", Float),
+    Column("state", String(20), nullable=False),
+)
+"""`state`: running, a trial's final state, or `lost` (its driver was killed or stopped; the trial runs again)."""
+
+reports = Table(
+    "hpt_reports",
+    metadata,
+    Column("study", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("step", Integer, nullable=False),
+    Column("metrics", Text, nullable=False),
+)
+
+decisions = Table(
+    "hpt_decisions",
+    metadata,
+    Column("study", Integer, primary_key=True),
+    Column("round", Integer, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("created", Float, nullable=False),
+)
+
+model_calls = Table(
+    "hpt_model_calls",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study", Integer, nullable=False, index=True),
+    Column("round", Integer, nullable=False),
+    Column("tokens", Integer, nullable=False),
+    Column("dollars", Float, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created", Float, nullable=False),
+)
+
+outbox = Table(
+    "hpt_outbox",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study", Integer, nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("key", String(60), nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("claimed", Integer, nullable=False, default=0),
+    Column("ref", String(500)),
+    UniqueConstraint("study", "key"),
+)
+Index("hpt_outbox_unsent", outbox.c.study, outbox.c.ref, outbox.c.id)
+"""`ref` is null until MLflow has the entry; then it is the run's id."""
+
+
+def open_engine(url: str, *, create: bool) -> Engine:
+    """Open a store, making its tables on first use if `create`.
+
+    Raises `StoreVersionError` for a store of a newer version, `LedgerError` for one that can't be read.
+    """
+    path = Path(url.removeprefix("sqlite:///"))
+    if not create and not path.exists():
+        raise LedgerError(f"there is no ledger at {path}", "check --home")
+    engine = create_engine(
+        url, poolclass=QueuePool if create else NullPool, connect_args={"timeout": 30, "check_same_thread": False}
+    )
+    event.listen(engine, "connect", _on_connect)
+    event.listen(engine, "begin", _on_begin)
+    try:
+        with engine.begin() as connection:
+            found = inspect(connection).has_table(meta.name)
+            if not found and create:
+                metadata.create_all(connection)
+                connection.execute(insert(meta).values(key="schema_version", value=str(SCHEMA_VERSION)))
+            elif not found:
+                raise LedgerError(f"{path} holds no agentic-hpt ledger", "check --home")
+            version = int(connection.execute(select(meta.c.value).where(meta.c.key == "schema_version")).scalar_one())
+    except DatabaseError as error:
+        engine.dispose()
+        raise LedgerError(f"the ledger {path} can't be read: {error.orig}", "check the file and its folder") from None
+    if version > SCHEMA_VERSION:
+        engine.dispose()
+        raise StoreVersionError(
+            f"the ledger {path} has store version {version}; this agentic-hpt reads up to {SCHEMA_VERSION}",
+            "upgrade agentic-hpt, or use another --home",
+        )
+    return engine
+
+
+def _on_connect(connection: DBAPIConnection, _record: object) -> None:
+    connection.isolation_level = None  # transactions are begun by _on_begin
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=30000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _on_begin(connection: object) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""What is run: a Python callable, any program, or the built-in PyTorch trainer."""

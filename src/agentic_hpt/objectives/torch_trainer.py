@@ -1,0 +1,224 @@
+"""The built-in job: a PyTorch multilayer perceptron on one of the bundled data sets, on one CPU thread."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from agentic_hpt.errors import ConfigError, FailureKind, TrialFailure
+from agentic_hpt.objectives.datasets import Split, load
+from agentic_hpt.presets import TASKS
+from agentic_hpt.protocols import TrialHandle
+from agentic_hpt.records import Params
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+__all__ = ["TorchTrainer", "load_example", "load_model"]
+
+_ACTIVATIONS = {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU", "tanh": "Tanh"}
+_EXAMPLE_ROWS = 3
+_SMOOTHING = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameters:
+    """What a trial's parameters may set; the same names."""
+
+    num_layers: int = 2
+    learning_rate: float = 1e-3
+    hidden_dim: int = 64
+    dropout: float = 0.1
+    weight_decay: float = 0.0
+    batch_size: int = 64
+    epochs: int = 30
+    activation: str = "relu"
+
+    @classmethod
+    def read(cls, params: Params) -> Hyperparameters:
+        """Read a configuration. Raises `ConfigError` for a name or an activation that the trainer doesn't know."""
+        unknown = [name for name in params if name not in cls.__slots__]
+        if unknown:
+            raise ConfigError(
+                f"the built-in trainer has no parameter {unknown[0]!r}", f"it knows {', '.join(cls.__slots__)}"
+            )
+        read = cls(**params)  # type: ignore[arg-type]
+        if read.activation not in _ACTIVATIONS:
+            raise ConfigError(f"unknown activation {read.activation!r}", f"choose from {', '.join(_ACTIVATIONS)}")
+        return read
+
+
+class TorchTrainer:
+    """Train on the train part, report accuracy and loss on the validation part after each epoch.
+
+    The result is the last epoch's, not the best one's: choosing an epoch by the figure that is reported would flatter
+    it. Everything random follows from the trial's seed. Raises `ConfigError` for an unknown task.
+    """
+
+    has_holdout = True
+
+    def __init__(self, task: str) -> None:
+        if task not in TASKS:
+            raise ConfigError(f"unknown task {task!r}", f"the tasks are {', '.join(TASKS)}")
+        self.task = task
+
+    def __repr__(self) -> str:
+        return f"TorchTrainer({self.task!r})"
+
+    def preload(self) -> tuple[str, ...]:
+        """Name PyTorch, the part of it that the first optimizer step imports, and the data's library."""
+        return ("numpy", "torch", "torch._dynamo", "sklearn.datasets", "sklearn.model_selection", __name__)
+
+    def run(self, params: Params, trial: TrialHandle) -> object:
+        """Train, and give accuracy and loss (cross-entropy, nats) on the validation part, seconds, and number of weights."""
+        started = time.perf_counter()
+        model, figures = _train(Hyperparameters.read(params), trial.seed, load(self.task), trial)
+        return {
+            **figures,
+            "train_seconds": time.perf_counter() - started,
+            "parameters": sum(p.numel() for p in model.parameters()),
+        }
+
+    def holdout(self, params: Params, trial: TrialHandle) -> object:
+        """Train with the trial's seed, leave the model and its predictions in the artifact folder, score the holdout.
+
+        `model/` holds `weights.pt`, `config.json` and `input_example.json`; `holdout.json` the labels' names, the
+        true and the predicted classes.
+        """
+        import torch
+
+        split = load(self.task)
+        model, _ = _train(Hyperparameters.read(params), trial.seed, split, None)
+        with torch.no_grad():
+            logits = model(torch.from_numpy(split.holdout.features))
+            labels = torch.from_numpy(split.holdout.labels)
+            loss = torch.nn.functional.cross_entropy(logits, labels).item()
+        predicted = logits.argmax(1)
+        _save_model(model, trial.artifact_dir / "model", self.task, params, split)
+        _write_json(
+            trial.artifact_dir / "holdout.json",
+            {"labels": list(split.labels), "true": labels.tolist(), "predicted": predicted.tolist()},
+        )
+        return {"accuracy": (predicted == labels).float().mean().item(), "loss": loss}
+
+
+def load_model(folder: str | Path) -> torch.nn.Module:
+    """Load a model from the folder with `weights.pt` and `config.json`: raw features in, logits out, in eval mode."""
+    import torch
+
+    config = json.loads((Path(folder) / "config.json").read_text())
+    model = _build(Hyperparameters.read(config["params"]), config["inputs"], len(config["labels"]))
+    model.load_state_dict(torch.load(Path(folder) / "weights.pt", weights_only=True))
+    return model.eval()
+
+
+def load_example(folder: str | Path) -> NDArray[np.float32]:
+    """Load the raw example rows that lie beside a model."""
+    import numpy as np
+
+    return np.array(json.loads((Path(folder) / "input_example.json").read_text()), dtype=np.float32)
+
+
+def _build(hp: Hyperparameters, inputs: int, classes: int) -> torch.nn.Sequential:
+    from torch import nn
+
+    # A frozen batch norm is a standardisation whose figures lie in the state dict; training goes round it.
+    layers: list[nn.Module] = [nn.BatchNorm1d(inputs, eps=0.0, affine=False)]
+    width = inputs
+    for _ in range(hp.num_layers):
+        layers += [nn.Linear(width, hp.hidden_dim), getattr(nn, _ACTIVATIONS[hp.activation])(), nn.Dropout(hp.dropout)]
+        width = hp.hidden_dim
+    return nn.Sequential(*layers, nn.Linear(width, classes))
+
+
+def _train(
+    hp: Hyperparameters, seed: int, split: Split, trial: TrialHandle | None
+) -> tuple[torch.nn.Sequential, dict[str, float]]:
+    """Train by Adam, cosine schedule and label smoothing; give the model in eval mode and its last figures.
+
+    Raises `TrialFailure` of kind `nan` when the loss stops being a number.
+    """
+    import torch
+
+    x, y = torch.from_numpy(split.standardised("train")), torch.from_numpy(split.train.labels)
+    x_val, y_val = torch.from_numpy(split.standardised("validation")), torch.from_numpy(split.validation.labels)
+    with _seeded(seed):
+        model = _build(hp, x.shape[1], len(split.labels))
+        norm = cast(torch.nn.BatchNorm1d, model[0])
+        norm.running_mean = torch.from_numpy(split.mean)
+        norm.running_var = torch.from_numpy(split.scale**2)
+        body = model[1:]
+        optimizer = torch.optim.Adam(body.parameters(), lr=hp.learning_rate, weight_decay=hp.weight_decay, fused=True)
+        batches = math.ceil(len(x) / hp.batch_size)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, hp.epochs * batches)
+        figures: dict[str, float] = {}
+        for epoch in range(hp.epochs):
+            body.train()
+            for batch in torch.randperm(len(x)).split(hp.batch_size):  # type: ignore[no-untyped-call]
+                loss = torch.nn.functional.cross_entropy(body(x[batch]), y[batch], label_smoothing=_SMOOTHING)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
+            figures = _figures(body, x_val, y_val)
+            if not math.isfinite(figures["loss"]):
+                raise TrialFailure(FailureKind.NAN, f"the training diverged: the loss is {figures['loss']}")
+            if trial is not None:
+                trial.report(figures, step=epoch)
+    return model.eval(), figures
+
+
+def _figures(body: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
+    import torch
+
+    body.eval()
+    with torch.no_grad():
+        logits = body(x)
+    return {
+        "accuracy": (logits.argmax(1) == y).float().mean().item(),
+        "loss": torch.nn.functional.cross_entropy(logits, y).item(),
+    }
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw from the seed, on one thread so that sums come out alike everywhere; leave torch's own state as it was."""
+    import torch
+
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _save_model(model: torch.nn.Module, folder: Path, task: str, params: Params, split: Split) -> None:
+    import sklearn
+    import torch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(model.state_dict(), folder / "weights.pt")
+    config = {
+        "task": task,
+        "params": dict(params),
+        "inputs": int(split.train.features.shape[1]),
+        "labels": list(split.labels),
+        "versions": {"torch": torch.__version__, "scikit-learn": sklearn.__version__},
+    }
+    _write_json(folder / "config.json", config)
+    _write_json(folder / "input_example.json", split.train.features[:_EXAMPLE_ROWS].tolist())
+
+
+def _write_json(path: Path, data: object) -> None:
+    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,233 @@
+"""From a study's history to findings: pure functions, plain data, no drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from agentic_hpt.config import StudyConfig
+from agentic_hpt.errors import FailureKind
+from agentic_hpt.records import DecisionRecord, FinalReport, Goal, Trial, TrialState, Usage, is_number
+from agentic_hpt.report.plain import counted, duration, number
+
+__all__ = ["Failures", "Findings", "Step", "Yield", "final_sentences", "steps", "summarize", "target_sentence"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A trial that improved on all before it."""
+
+    trial: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Yield:
+    """What a round or a worker brought. `steps` counts its trials that improved on all before them."""
+
+    name: str
+    trials: int
+    complete: int
+    pruned: int
+    failed: int
+    best: float | None
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Failed trials of one kind, with the newest message."""
+
+    kind: FailureKind
+    trials: tuple[int, ...]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a study's history says. Imported trials count for the best and the trend, not for states and yields."""
+
+    goal: Goal
+    counts: Mapping[str, int]
+    """Trials of the search by state; states that no trial has are 0."""
+    imported: int
+    failures: tuple[Failures, ...]
+    best: Trial | None
+    default: Trial | None
+    trend: tuple[Step, ...]
+    rounds: tuple[Yield, ...]
+    workers: tuple[Yield, ...]
+    top: tuple[Trial, ...]
+    decisions: tuple[DecisionRecord, ...]
+    final: FinalReport | None
+    sentences: tuple[str, ...]
+    """The study in plain words, for a person who reads nothing else."""
+
+
+def summarize(
+    config: StudyConfig,
+    status: str,
+    trials: Sequence[Trial],
+    decisions: Sequence[DecisionRecord],
+    final: FinalReport | None,
+    usage: Usage,
+) -> Findings:
+    """Find out what a study's history says; `trials` in order of their ids, final ones left out or not."""
+    goal = config.goal
+    searched = [t for t in trials if t.counted]
+    pool = [t for t in trials if t.counted or t.kind == "imported"]
+    trend = steps(goal, pool)
+    gains = {step.trial for step in trend}
+    best = goal.best(pool)
+    default = next((t for t in searched if t.kind == "default"), None)
+    counts = {state.value: sum(t.state is state for t in searched) for state in TrialState}
+    return Findings(
+        goal=goal,
+        counts=counts,
+        imported=len(pool) - len(searched),
+        failures=_failures(searched),
+        best=best,
+        default=default,
+        trend=trend,
+        rounds=_yields(goal, ((f"round {t.round}", t) for t in searched), gains),
+        workers=_yields(goal, ((t.worker, t) for t in searched), gains),
+        top=tuple(goal.ranked(pool)[:10]),
+        decisions=tuple(decisions),
+        final=final,
+        sentences=tuple(_sentences(config, status, counts, best, default, final, usage)),
+    )
+
+
+def steps(goal: Goal, trials: Iterable[Trial]) -> tuple[Step, ...]:
+    """Give the trials, in the order of their ids, that improved on all before them."""
+    found: list[Step] = []
+    for trial in sorted(trials, key=lambda t: t.id):
+        value = goal.value(trial)
+        if value is not None and (not found or goal.better(value, found[-1].value)):
+            found.append(Step(trial.id, value))
+    return tuple(found)
+
+
+def final_sentences(metric: str, final: Mapping[str, object]) -> list[str]:
+    """Say what the final figures are and mean, from `FinalReport.to_json()` or the `final` of `hpt run --json`."""
+    mean, sd, gap = (_figure(final.get(key)) for key in ("mean", "sd", "selection_gap"))
+    seeds, failed = (int(_figure(final.get(key)) or 0) for key in ("fresh_seeds", "failed_seeds"))
+    holdout = _figure(final.get("holdout"))
+    said = []
+    if mean is None:
+        said.append("The winner was not retrained with fresh seeds, so how much of its figure is luck is not known.")
+    else:
+        spread = f" ± {number(sd)} (mean ± SD)" if sd is not None else ""
+        said.append(
+            f"Retrained with {counted(seeds, 'fresh seed')}, the winner has {metric} {number(mean)}{spread}: "
+            "this is the figure to expect."
+        )
+    if failed:
+        said.append(f"{counted(failed, 'training')} with a fresh seed failed and is not part of that figure.")
+    if holdout is None:
+        said.append("There is no holdout score: the objective has no data set aside, or it could not be scored.")
+    else:
+        said.append(f"On the holdout, data that no decision saw and that was scored once: {number(holdout)}.")
+    if gap is not None:
+        said.append(f"Selection gap {number(gap)}: {_gap_meaning(gap, sd)}")
+    return said
+
+
+def target_sentence(goal: Goal, best: float | None, mean: float | None) -> str | None:
+    """Say whether the target was reached, and whether that holds on fresh seeds; `None` without a target."""
+    if goal.target is None:
+        return None
+    head = f"The target, {goal.metric} {'≥' if goal.direction == 'maximize' else '≤'} {number(goal.target)},"
+    if not goal.reached(best):
+        return f"{head} was not reached."
+    if mean is None:
+        return f"{head} was reached by the best trial; fresh seeds did not test it."
+    if goal.reached(mean):
+        return f"{head} was reached, and holds on fresh seeds."
+    return f"{head} was reached by the best trial, but not by the mean over fresh seeds."
+
+
+def _gap_meaning(gap: float, sd: float | None) -> str:
+    if gap <= 0:
+        return "the best trial's figure did not flatter; fresh seeds did as well or better."
+    if sd is None:
+        return "so much better did the best trial look than its fresh-seed mean; the spread of seeds is not known."
+    if gap <= 2 * sd:
+        return "the best trial looked that much better than its fresh-seed mean, within two SD of the seeds."
+    return (
+        "the best trial looked that much better than its fresh-seed mean, more than two SD of the seeds: "
+        "a part of the search's figure was luck of the draw, trust the mean."
+    )
+
+
+def _figure(value: object) -> float | None:
+    return float(value) if is_number(value) else None  # type: ignore[arg-type]
+
+
+def _sentences(
+    config: StudyConfig,
+    status: str,
+    counts: Mapping[str, int],
+    best: Trial | None,
+    default: Trial | None,
+    final: FinalReport | None,
+    usage: Usage,
+) -> Iterable[str]:
+    goal = config.goal
+    names = ", ".join(config.space.names)
+    yield f"{counted(len(config.space), 'parameter')} ({names}) were searched to {goal.direction} {goal.metric}."
+    states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    decider = f"the model {config.coordinator.model} under the guards" if config.coordinator.model else "the rules"
+    yield (
+        f"{counted(sum(counts.values()), 'trial')} ({states or 'none yet'}) ran in {duration(usage.seconds)}; "
+        f"{decider} decided after each round."
+    )
+    value = goal.value(best) if best is not None else None
+    if best is None or value is None:
+        yield "No trial is complete yet, so there is no best configuration."
+    else:
+        held = goal.value(default) if default is not None else None
+        against = ""
+        if default is not None and held is not None and default.id != best.id:
+            against = f"; the default configuration had {number(held)}"
+        yield f"The best validation figure is {goal.metric} {number(value)}, of trial {best.id}{against}."
+    if final is not None:
+        yield from final_sentences(goal.metric, final.to_json())
+    target = target_sentence(goal, value, final.mean if final else None)
+    if target is not None:
+        yield target
+    if status == "failed":
+        yield "The study failed before its end; what is shown is what it found until then."
+    elif status != "finalized":
+        yield f"The study has not ended (it is {status}), so the figures are preliminary."
+
+
+def _failures(trials: Sequence[Trial]) -> tuple[Failures, ...]:
+    kinds: dict[FailureKind, list[Trial]] = {}
+    for trial in trials:
+        if trial.failure is not None:
+            kinds.setdefault(trial.failure, []).append(trial)
+    ordered = sorted(kinds.items(), key=lambda entry: (-len(entry[1]), entry[0]))
+    return tuple(Failures(kind, tuple(t.id for t in hit), hit[-1].message) for kind, hit in ordered)
+
+
+def _yields(goal: Goal, named: Iterable[tuple[str, Trial]], gains: set[int]) -> tuple[Yield, ...]:
+    groups: dict[str, list[Trial]] = {}
+    for name, trial in named:
+        groups.setdefault(name, []).append(trial)
+    return tuple(_yield(goal, name, members, gains) for name, members in groups.items())
+
+
+def _yield(goal: Goal, name: str, trials: Sequence[Trial], gains: set[int]) -> Yield:
+    best = goal.best(trials)
+    return Yield(
+        name=name,
+        trials=len(trials),
+        complete=sum(t.state is TrialState.COMPLETE for t in trials),
+        pruned=sum(t.state is TrialState.PRUNED for t in trials),
+        failed=sum(t.state is TrialState.FAILED for t in trials),
+        best=goal.value(best) if best is not None else None,
+        steps=sum(t.id in gains for t in trials),
+        seconds=sum(t.seconds or 0.0 for t in trials),
+    )

@@ -1,0 +1,82 @@
+"""Proposals for a subspace: a sampler, kept from repeating what is tried or running."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agentic_hpt.records import Assignment, Goal, Params, ParamValue, Proposal, Trial
+from agentic_hpt.space import SearchSpace
+from agentic_hpt.strategies.view import SamplerView, key_of
+
+_GRID_LIMIT = 10_000
+_TRIES = 12
+
+
+class Proposer:
+    """Proposes configurations for assignments of one study. Same trials and seed, same proposal."""
+
+    def __init__(self, space: SearchSpace, goal: Goal) -> None:
+        self._space = space
+        self._goal = goal
+        self._views: dict[tuple[object, ...], SamplerView] = {}
+        self._round = -1
+
+    def propose(self, assignment: Assignment, trials: Sequence[Trial], seed: int) -> Proposal | None:
+        """Give a configuration not tried yet, or `None` when the subspace is a grid that is used up."""
+        tried = {key_of(trial.params) for trial in trials}
+        view = self._view(assignment)
+        view.sync([trial for trial in trials if fits(trial, assignment)])
+        for attempt in range(_TRIES):
+            params = view.propose(seed + attempt)
+            if key_of(params) not in tried:
+                return Proposal(params, assignment.tuned)
+        left = [c for c in self.grid(assignment.tuned, assignment.held) or () if key_of(c) not in tried]
+        if left:
+            return Proposal(left[seed % len(left)], assignment.tuned)
+        if self.grid(assignment.tuned, assignment.held) is not None:
+            return None
+        return Proposal(params, assignment.tuned)
+
+    def new_values(self, tuned: Sequence[str], held: Params, trials: Sequence[Trial]) -> int | None:
+        """Count the subspace's configurations that were not tried; `None` when they can't be counted."""
+        configurations = self.grid(tuned, held)
+        if configurations is None:
+            return None
+        tried = {key_of(trial.params) for trial in trials}
+        return sum(key_of(c) not in tried for c in configurations)
+
+    def grid(self, tuned: Sequence[str], held: Params) -> list[dict[str, ParamValue]] | None:
+        """List the configurations of a subspace; `None` when there are more than 10,000, or infinitely many."""
+        found: list[dict[str, ParamValue]] = [{}]
+        for name in self._space.order:
+            grown: list[dict[str, ParamValue]] = []
+            for params in found:
+                if not self._space.is_active(name, params):
+                    grown.append(params)
+                    continue
+                if name in tuned:
+                    values = self._space[name].grid()
+                    if values is None:
+                        return None
+                else:
+                    values = [held[name] if name in held else self._space[name].resolved_default()]
+                grown.extend({**params, name: value} for value in values)
+                if len(grown) > _GRID_LIMIT:
+                    return None
+            found = grown
+        return found
+
+    def _view(self, assignment: Assignment) -> SamplerView:
+        if assignment.round != self._round:
+            # Views of subspaces around an old incumbent are dead; the joint one grows on.
+            self._views = {key: view for key, view in self._views.items() if not key[1]}
+            self._round = assignment.round
+        key = (assignment.tuned, key_of(assignment.held))
+        if key not in self._views:
+            self._views[key] = SamplerView(self._space, self._goal, assignment.tuned, assignment.held)
+        return self._views[key]
+
+
+def fits(trial: Trial, assignment: Assignment) -> bool:
+    """Say whether a trial lies in an assignment's subspace: its held parameters have the held values."""
+    return all(name not in trial.params or trial.params[name] == value for name, value in assignment.held.items())

@@ -1,0 +1,57 @@
+"""Early stopping of trials that look poor against earlier ones at the same step."""
+
+from __future__ import annotations
+
+import statistics
+
+from agentic_hpt.records import Goal, Report
+
+_STARTUP_TRIALS = 5
+_WARMUP_SHARE = 0.25
+
+
+class MedianPruner:
+    """The median rule of Google Vizier (Golovin et al. 2017, section 3.2.2).
+
+    A trial stops when its best value so far is worse than the median of what the complete trials had at this step.
+    Nothing is pruned before five trials are complete, nor in the first quarter of a typical trial's steps.
+    """
+
+    def __init__(self, goal: Goal) -> None:
+        self._goal = goal
+        self._curves: dict[int, dict[int, float]] = {}
+        self._complete: set[int] = set()
+
+    def should_stop(self, trial: int, report: Report) -> bool:
+        """Take a report in, and say whether the trial looks too poor to go on."""
+        value = report.metrics.get(self._goal.metric)
+        if value is None:
+            return False
+        curve = self._curves.setdefault(trial, {})
+        curve[report.step] = value
+        others = [self._curves[t] for t in self._complete if report.step in self._curves[t]]
+        if len(others) < _STARTUP_TRIALS:
+            return False
+        if report.step < _WARMUP_SHARE * statistics.median(max(other) for other in others):
+            return False
+        median = statistics.median(other[report.step] for other in others)
+        best = max(curve.values()) if self._goal.direction == "maximize" else min(curve.values())
+        return self._goal.better(median, best)
+
+    def ended(self, trial: int, complete: bool) -> None:
+        """Learn that a trial ended; only complete trials become a measure for others."""
+        if complete and trial in self._curves:
+            self._complete.add(trial)
+        elif not complete:
+            self._curves.pop(trial, None)
+
+
+class NoPruner:
+    """Stops nothing."""
+
+    def should_stop(self, trial: int, report: Report) -> bool:
+        """Say no."""
+        return False
+
+    def ended(self, trial: int, complete: bool) -> None:
+        """Learn nothing."""

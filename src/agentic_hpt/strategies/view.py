@@ -1,0 +1,154 @@
+"""A sampler's view: an Optuna study in memory that holds the ledger's trials of one subspace.
+
+Optuna's samplers want an Optuna study. This one is filled from the ledger's trials, so it is never the truth and never
+saved; it grows with the ledger and is dropped with the round. A proposal depends on nothing but the trials and the
+seed: the sampler is made anew for each, and the trial it was asked for is failed at once, which hides it from samplers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from agentic_hpt.errors import FailureKind
+from agentic_hpt.records import Goal, Params, ParamValue, Trial, TrialState
+from agentic_hpt.space import Choice, Float, Int, Parameter, SearchSpace
+
+if TYPE_CHECKING:
+    from optuna.distributions import (
+        BaseDistribution,
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+    from optuna.trial import FrozenTrial
+    from optuna.trial import Trial as OptunaTrial
+
+    Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
+
+_NOT_THE_REGIONS_FAULT = (FailureKind.LOST_WORKER, FailureKind.CANCELLED)
+
+
+class SamplerView:
+    """The trials of one subspace as Optuna sees them. `tuned` are proposed, `held` are fixed.
+
+    Multivariate TPE (Watanabe 2023, arXiv:2304.11127) with the constant liar for running trials; trials that failed for
+    a reason of their own are shown as pruned without a report, which ranks them last.
+    """
+
+    def __init__(self, space: SearchSpace, goal: Goal, tuned: Sequence[str], held: Params) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._space = space
+        self._goal = goal
+        self._tuned = tuple(tuned)
+        self._held = dict(held)
+        self._distributions = {name: distribution(space[name]) for name in tuned}
+        self._study = optuna.create_study(direction=goal.direction, storage=optuna.storages.InMemoryStorage())
+        self._running: dict[int, int] = {}
+        self._ended: set[int] = set()
+
+    def sync(self, trials: Sequence[Trial]) -> None:
+        """Take in new trials, and the ends of those known as running."""
+        from optuna.trial import TrialState as OptunaState
+
+        for trial in trials:
+            if trial.id in self._ended or (trial.id in self._running and not trial.finished):
+                continue
+            if trial.id in self._running:
+                self._study.tell(self._running.pop(trial.id), state=OptunaState.FAIL)
+            frozen = self._frozen(trial)
+            if not trial.finished:
+                self._running[trial.id] = len(self._study.get_trials(deepcopy=False))
+            else:
+                self._ended.add(trial.id)
+            if frozen is not None:
+                self._study.add_trial(frozen)
+
+    def propose(self, seed: int) -> dict[str, ParamValue]:
+        """Give a configuration: sampled values for `tuned`, those of `held` for the rest."""
+        import optuna
+
+        single = len(self._tuned) == 1
+        self._study.sampler = optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=4 if single else 10, multivariate=not single, constant_liar=True
+        )
+        asked = self._study.ask()
+        params: dict[str, ParamValue] = {}
+        for name in self._space.order:
+            if not self._space.is_active(name, params):
+                continue
+            parameter = self._space[name]
+            if name in self._distributions:
+                params[name] = to_value(parameter, suggest(asked, name, self._distributions[name]))
+            else:
+                params[name] = self._held[name] if name in self._held else parameter.resolved_default()
+        self._study.tell(asked, state=optuna.trial.TrialState.FAIL)
+        return {name: params[name] for name in self._space if name in params}
+
+    def _frozen(self, trial: Trial) -> FrozenTrial | None:
+        from optuna.trial import TrialState as OptunaState
+        from optuna.trial import create_trial
+
+        names = [name for name in self._tuned if name in trial.params]
+        params = {name: to_internal(self._space[name], trial.params[name]) for name in names}
+        distributions: dict[str, BaseDistribution] = {name: self._distributions[name] for name in names}
+        if trial.state is TrialState.RUNNING:
+            return create_trial(state=OptunaState.RUNNING, params=params, distributions=distributions)
+        value = self._goal.value(trial)
+        if value is not None:
+            return create_trial(value=value, params=params, distributions=distributions)
+        reports: dict[int, float] = {}
+        if trial.state is TrialState.PRUNED:
+            reports = {r.step: r.metrics[self._goal.metric] for r in trial.reports if self._goal.metric in r.metrics}
+        elif trial.failure in _NOT_THE_REGIONS_FAULT:
+            return None
+        return create_trial(
+            state=OptunaState.PRUNED, params=params, distributions=distributions, intermediate_values=reports
+        )
+
+
+def distribution(parameter: Parameter) -> Distribution:
+    """Give the parameter's Optuna distribution; choices are told by position, ordered ones as whole numbers."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(parameter, Float):
+        high = parameter.high if parameter.step is None else parameter.snap(parameter.high)
+        return FloatDistribution(parameter.low, high, log=parameter.log, step=parameter.step)
+    if isinstance(parameter, Int):
+        return IntDistribution(parameter.low, parameter.snap(parameter.high), log=parameter.log, step=parameter.step)
+    if parameter.ordered:
+        return IntDistribution(0, len(parameter.values) - 1)
+    return CategoricalDistribution(tuple(range(len(parameter.values))))
+
+
+def suggest(
+    trial: OptunaTrial, name: str, wanted: FloatDistribution | IntDistribution | CategoricalDistribution
+) -> object:
+    """Ask an Optuna trial for a value of a distribution."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if isinstance(wanted, CategoricalDistribution):
+        return trial.suggest_categorical(name, wanted.choices)
+    if isinstance(wanted, FloatDistribution):
+        return trial.suggest_float(name, wanted.low, wanted.high, log=wanted.log, step=wanted.step)
+    return trial.suggest_int(name, wanted.low, wanted.high, log=wanted.log, step=wanted.step)
+
+
+def to_internal(parameter: Parameter, value: ParamValue) -> object:
+    """Give a parameter's value as Optuna is told it."""
+    return parameter.index(value) if isinstance(parameter, Choice) else value
+
+
+def to_value(parameter: Parameter, internal: object) -> ParamValue:
+    """Give the parameter's value for what Optuna said, inside the bounds and on the grid."""
+    if isinstance(parameter, Choice):
+        return parameter.values[int(internal)]  # type: ignore[call-overload]
+    number = float(internal)  # type: ignore[arg-type]
+    return parameter.snap(min(max(number, parameter.low), parameter.high))
+
+
+def key_of(params: Mapping[str, ParamValue]) -> tuple[tuple[str, str], ...]:
+    """Give a hashable identity of a configuration; `True`, `1` and `1.0` differ only where their kinds do."""
+    return tuple(sorted((name, repr(value)) for name, value in params.items()))

@@ -1,0 +1,669 @@
+"""Studies as their users hold them: tune, run, resume, look at, ask and tell."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
+
+from agentic_hpt.config import Settings, StudyConfig, check_study_name, mask_secrets
+from agentic_hpt.errors import ConfigError, FailureKind, HptError, LedgerError, StudyBusy, StudyExists, StudyNotFound
+from agentic_hpt.records import (
+    Assignment,
+    Budget,
+    DecisionRecord,
+    Direction,
+    FinalReport,
+    JsonObject,
+    Outcome,
+    Trial,
+    TrialState,
+    Usage,
+    is_number,
+)
+from agentic_hpt.space import Parameter, SearchSpace
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+    from langchain_core.language_models import BaseChatModel
+
+    from agentic_hpt.graph.context import StudyParts
+    from agentic_hpt.ledger import LedgerStore, StudyLedger, StudyRow
+    from agentic_hpt.protocols import Objective, Strategy
+
+__all__ = ["Result", "Study", "list_studies", "open_view", "resume_study", "run_study", "tune"]
+
+T = TypeVar("T")
+Listener = Callable[[JsonObject], None]
+Status = Literal["running", "stopped", "finalized", "failed"]
+_LAST_WRITES_SECONDS = 60.0
+_EXIT_CODES = {"finalized": 0, "failed": 1, "stopped": 3, "running": 3}
+_CTRL_C = 130
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a study stands after a run: what was found, and what it cost."""
+
+    study: str
+    status: Status
+    stopped_by: str | None
+    error: str | None
+    config: StudyConfig
+    trials: tuple[Trial, ...]
+    decisions: tuple[DecisionRecord, ...]
+    best: Trial | None
+    final: FinalReport | None
+    usage: Usage
+    home: Path
+    artifacts: Path
+    tracking: JsonObject
+    interrupted: bool = False
+    """Whether Ctrl-C stopped this run."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 finished, 1 failed, 3 stopped with work left, 130 Ctrl-C."""
+        return _CTRL_C if self.interrupted else _EXIT_CODES[self.status]
+
+    def report(self, path: str | Path) -> Path:
+        """Write the report as one HTML page and give its path."""
+        from agentic_hpt.report.html import write_report
+
+        return write_report(
+            Path(path),
+            config=self.config,
+            status=self.status,
+            trials=self.trials,
+            decisions=self.decisions,
+            final=self.final,
+            artifacts=self.artifacts,
+            usage=self.usage,
+        )
+
+    def to_json(self) -> JsonObject:
+        """Give the document that `hpt run --json` prints."""
+        searched = [t for t in self.trials if t.counted]
+        count = {s: sum(t.state is s for t in searched) for s in TrialState}
+        report = self.artifacts / "report.html"
+        coordinator = self.config.coordinator.model
+        final = self.final
+        document: JsonObject = {
+            "study": self.study,
+            "status": self.status,
+            "stopped_by": self.stopped_by,
+            "metric": [self.config.metric],
+            "direction": [self.config.direction],
+            "rounds": len(self.decisions),
+            "trials": {
+                "complete": count[TrialState.COMPLETE],
+                "pruned": count[TrialState.PRUNED],
+                "failed": count[TrialState.FAILED],
+                "total": len(searched),
+            },
+            "best": None
+            if self.best is None
+            else {"trial": self.best.id, "params": dict(self.best.params), "values": dict(self.best.values)},
+            "final": None
+            if final is None
+            else {
+                "fresh_seeds": final.fresh_seeds,
+                "mean": final.mean,
+                "sd": final.sd,
+                "holdout": final.holdout,
+                "selection_gap": final.selection_gap,
+            },
+            "coordinator": {
+                "kind": "llm" if coordinator or self.usage.calls else "rules",
+                "model": coordinator,
+                "calls": self.usage.calls,
+                "tokens": self.usage.tokens,
+                "dollars": self.usage.dollars,
+                "fallbacks": sum(d.fallback is not None for d in self.decisions),
+            },
+            "mlflow": self.tracking,
+            "paths": {
+                "model": final.model_dir if final is not None else None,
+                "report": str(report) if report.is_file() else None,
+                "home": str(self.home),
+            },
+            "seconds": round(self.usage.seconds, 2),
+        }
+        if self.error:
+            document["error"] = self.error
+        return document
+
+
+class Study:
+    """One study in a home. Reading takes no lock; running, asking and telling hold it, and refuse a second holder.
+
+    Open it with `Study.open`, make it with `Study.create`. Usable as a context manager.
+    """
+
+    def __init__(self, settings: Settings, store: LedgerStore, row: StudyRow) -> None:
+        self._settings = settings
+        self._store = store
+        self._row = row
+        self.config = StudyConfig.from_mapping(row.config, where=f"study {row.name!r} in the ledger")
+        self._lock: BaseFileLock | None = None
+        self._asking: tuple[StudyLedger, Strategy] | None = None
+
+    @classmethod
+    def create(cls, config: StudyConfig, *, home: str | Path | None = None, fresh: bool = False) -> Study:
+        """Make a study. Raises `StudyExists` when the name is taken, unless `fresh`: then the old one is archived."""
+        from agentic_hpt import wiring
+        from agentic_hpt.ledger import LedgerStore
+
+        settings = Settings.load(home)
+        wiring.check_coordinator(config.coordinator)
+        imported, _ = wiring.import_optuna(config)
+        settings.create()
+        store = LedgerStore(settings.ledger_url)
+        if fresh:
+            try:
+                old = cls(settings, store, store.find(config.study))
+            except StudyNotFound:
+                pass
+            else:
+                with old:
+                    old._acquire()
+                    store.archive(config.study)
+        row = store.create_study(config.study, config.to_json())
+        study = cls(settings, store, row)
+        if imported:
+            study._ledger().import_trials(imported)
+        return study
+
+    @classmethod
+    def open(cls, name: str, home: str | Path | None = None) -> Study:
+        """Open a study by name. Raises `StudyNotFound`; makes nothing."""
+        from agentic_hpt.ledger import LedgerStore
+
+        check_study_name(name)
+        settings = Settings.load(home)
+        if not Path(settings.ledger_url.removeprefix("sqlite:///")).exists():
+            raise StudyNotFound(f"no study named {name!r}: there is no ledger in {settings.home}", "check --home")
+        store = LedgerStore(settings.ledger_url, create=False)
+        return cls(settings, store, store.find(name))
+
+    # -- looking --------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self._row.name
+
+    @property
+    def status(self) -> Status:
+        """`running` while a process holds the study; one that was killed has `stopped`."""
+        row = self._store.by_uid(self._row.uid)
+        return "stopped" if row.status == "running" and not self._held() else row.status
+
+    @property
+    def artifacts(self) -> Path:
+        """The folder of the study's files."""
+        return self._settings.artifacts(self._row.folder)
+
+    @property
+    def tracking(self) -> JsonObject:
+        """Where MLflow has the study: `tracking_uri` (secrets masked), `experiment`, `run_id` (once known)."""
+        if not self.config.mlflow.enabled:
+            return {"tracking_uri": None, "experiment": None, "run_id": None}
+        return {
+            "tracking_uri": mask_secrets(self._settings.resolve_tracking_uri(self.config.mlflow)),
+            "experiment": self.config.mlflow.experiment or self._row.folder.removesuffix(f"-{self._row.uid}"),
+            "run_id": self._ledger().run_id(),
+        }
+
+    @property
+    def tracking_uri(self) -> str:
+        """The tracking URI as a client needs it."""
+        return self._settings.resolve_tracking_uri(self.config.mlflow)
+
+    @property
+    def final(self) -> FinalReport | None:
+        """The final figures, once there are any."""
+        return self._ledger().final()
+
+    def trials(self) -> list[Trial]:
+        """Give the study's trials in order of their ids."""
+        return list(self._ledger().trials())
+
+    def decisions(self) -> list[DecisionRecord]:
+        """Give the coordinator's decisions, in order."""
+        return self._ledger().decisions()
+
+    def best(self) -> Trial | None:
+        """Give the complete trial with the best value, if there is one."""
+        return self.config.goal.best(self._ledger().trials())
+
+    def result(self, *, interrupted: bool = False) -> Result:
+        """Give the whole standing of the study."""
+        ledger = self._ledger()
+        row = self._store.by_uid(self._row.uid)
+        trials = tuple(ledger.trials())
+        return Result(
+            study=row.name,
+            status=self.status,
+            stopped_by=row.stopped_by,
+            error=row.error,
+            config=self.config,
+            trials=trials,
+            decisions=tuple(ledger.decisions()),
+            best=self.config.goal.best(trials),
+            final=ledger.final(),
+            usage=ledger.usage(),
+            home=self._settings.home,
+            artifacts=self.artifacts,
+            tracking=self.tracking,
+            interrupted=interrupted,
+        )
+
+    def result_json(self) -> JsonObject:
+        """Give the document that `hpt run --json` prints."""
+        return self.result().to_json()
+
+    def report(self, path: str | Path) -> Path:
+        """Write the report as one HTML page and give its path."""
+        return self.result().report(path)
+
+    # -- running --------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        *,
+        objective: Objective | None = None,
+        chat_model: BaseChatModel | None = None,
+        listener: Listener | None = None,
+    ) -> Result:
+        """Run the study to its end, from wherever it stands, and give the result.
+
+        Ctrl-C and SIGTERM stop it cleanly: running trials are killed and run again on resume. Raises `StudyBusy` when
+        another process runs it, `ConfigError` when the objective can't be had, `LedgerError` when the store fails.
+        """
+        from agentic_hpt import wiring
+
+        if self.status == "finalized":
+            return self.result()
+        objective = objective if objective is not None else wiring.make_objective(self.config)
+        self._acquire()
+        try:
+            self._store.set_status(self._row.uid, "running")
+            outcome = _run_coroutine(self._drive(objective, chat_model, listener or (lambda event: None)))
+            if outcome is not None:
+                self._store.set_status(self._row.uid, "stopped", "user")
+            return self.result(interrupted=outcome == signal.SIGINT)
+        except Exception as error:
+            self._note_failure(error)
+            raise
+        finally:
+            self._release()
+
+    async def _drive(
+        self, objective: Objective, chat_model: BaseChatModel | None, listener: Listener
+    ) -> signal.Signals | None:
+        """Run the graph; give the signal that stopped it, if one did."""
+        from agentic_hpt import wiring
+
+        parts = wiring.open_parts(
+            self.config,
+            self._settings,
+            self._store,
+            self._row,
+            objective,
+            chat_model=chat_model,
+            finished=self.record_end,
+        )
+        received: list[signal.Signals] = []
+        task = asyncio.create_task(self._loop(parts, listener))
+
+        def stop(number: signal.Signals) -> None:
+            if not received:
+                listener({"type": "notice", "text": "stopping: running trials are ended, the study can be resumed"})
+            received.append(number)
+            task.cancel()
+
+        restore = _handle_signals(stop)
+        try:
+            await task
+        except asyncio.CancelledError:
+            if not received:
+                raise
+        finally:
+            await parts.close()
+            restore()
+        return received[0] if received else None
+
+    async def _loop(self, parts: StudyParts, listener: Listener) -> None:
+        from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+        from agentic_hpt.graph import build_graph, recursion_limit
+
+        async def parts_of(state: Mapping[str, object]) -> StudyParts:
+            return parts
+
+        budget = self.config.limits_of_study
+        async with AsyncSqliteSaver.from_conn_string(str(self._settings.checkpoints)) as saver:
+            graph = build_graph(parts_of, saver)
+            config = {
+                "configurable": {"thread_id": self._row.uid},
+                "recursion_limit": recursion_limit(budget),
+            }
+            snapshot = await graph.aget_state(config)  # type: ignore[arg-type]
+            begun = bool(snapshot.values) or bool(snapshot.next)
+            listener(
+                {
+                    "type": "study",
+                    "study": self.name,
+                    "home": str(self._settings.home),
+                    "trials_budget": budget.trials,
+                    "minutes_budget": budget.minutes,
+                    "tracking_uri": self.tracking["tracking_uri"],
+                    "slots": parts.executor.slots,
+                    "resumed": begun,
+                }
+            )
+            await parts.start()
+            start = None if begun else {"study": self.name}
+            async for event in graph.astream(start, config, stream_mode="custom", durability="sync"):  # type: ignore[call-overload]
+                listener(event)
+        left = await parts.tracker.drain(_LAST_WRITES_SECONDS)
+        if left:
+            listener({"type": "notice", "text": f"MLflow is away: {left} entries wait; `hpt resume` writes them"})
+
+    async def record_end(self, final: FinalReport | None) -> None:
+        """Note that the loop has ended; without figures, that the study failed, and why."""
+        ledger = self._ledger()
+        decisions = ledger.decisions()
+        end = decisions[-1].accepted("finalize") if decisions else None
+        stopped_by = str(end.detail.get("stopped_by", "coordinator")) if end is not None else "coordinator"
+        if final is not None:
+            self._store.set_status(self._row.uid, "finalized", stopped_by)
+            return
+        self._store.set_status(self._row.uid, "failed", stopped_by, _why_nothing_was_found(ledger.trials()))
+
+    def _note_failure(self, error: Exception) -> None:
+        try:
+            text = error.message if isinstance(error, HptError) else f"{type(error).__name__}: {error}"
+            self._store.set_status(self._row.uid, "stopped", "error", mask_secrets(text)[:2000])
+        except LedgerError:
+            pass  # the store itself is what failed; the caller gets the first error
+
+    # -- ask and tell -----------------------------------------------------------------------------------------------
+
+    def ask(self) -> Trial:
+        """Reserve the next trial and give it, for those who own their loop. Holds the study until `close`.
+
+        Raises `ConfigError` when the budget is spent or the space holds nothing new.
+        """
+        ledger, strategy = self._begin_asking()
+        trials = ledger.trials()
+        if not trials:
+            params = self.config.space.default()
+        else:
+            assignment = Assignment("ask", "ask", 0, 1, self.config.space.names)
+            proposal = strategy.propose(assignment, trials, (self.config.seed * 1_000_003 + len(trials) * 101) % 2**32)
+            if proposal is None:
+                raise ConfigError("every configuration of the space was tried", "widen the space")
+            params = dict(proposal.params)
+        names = self.config.space.names
+        trial = ledger.reserve(round_=0, worker="ask", kind="ask", params=params, tuned=names)
+        if trial is None:
+            raise ConfigError(f"all {self.config.budget.trials} trials are spent", "make a study with a larger budget")
+        return ledger.start(trial.id)
+
+    def tell(
+        self,
+        number: int,
+        values: Mapping[str, float] | float | None,
+        *,
+        state: Literal["complete", "pruned", "failed"] = "complete",
+        message: str = "",
+    ) -> Trial:
+        """Give a trial's outcome: its metrics, or the state it ended in. A second answer raises `LedgerError`."""
+        ledger, _ = self._begin_asking()
+        held = ledger.trial(number)
+        if state == "complete":
+            metrics = dict(values) if isinstance(values, Mapping) else {self.config.metric: values}
+            if not is_number(metrics.get(self.config.metric)):
+                raise ConfigError(
+                    f"tell: {values!r} has no finite number for the metric {self.config.metric!r}",
+                    "tell state='failed' for a trial without a value",
+                )
+            outcome = Outcome.complete({k: float(v) for k, v in metrics.items() if v is not None and is_number(v)})
+        elif state == "pruned":
+            outcome = Outcome.pruned(message=message)
+        else:
+            outcome = Outcome.failed(FailureKind.CRASH, message)
+        return ledger.finish(number, held.attempt, outcome)
+
+    def close(self) -> None:
+        """Write what was told to MLflow, and let the study go."""
+        if self._asking is not None:
+            self._asking = None
+            self._store.set_status(self._row.uid, "stopped", "user")
+            _run_coroutine(self._write_behind())
+        self._release()
+
+    async def _write_behind(self) -> None:
+        from agentic_hpt import wiring
+
+        tracker = wiring.make_tracker(self.config, self._settings, self._row)
+        await tracker.start()
+        await tracker.drain(_LAST_WRITES_SECONDS)
+        await tracker.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _begin_asking(self) -> tuple[StudyLedger, Strategy]:
+        if self._asking is None:
+            from agentic_hpt import wiring
+
+            self._acquire()
+            ledger = self._ledger()
+            ledger.post_study({"study": self.name, "uid": self._row.uid, "config": self.config.to_json()})
+            self._store.set_status(self._row.uid, "running")
+            self._asking = ledger, wiring.make_strategy(self.config)
+        return self._asking
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _ledger(self) -> StudyLedger:
+        if self._asking is not None:
+            return self._asking[0]
+        return self._store.open_study(self._row, budget=self.config.limits_of_study, seed=self.config.seed)
+
+    def _lock_path(self) -> Path:
+        return self.artifacts / ".lock"
+
+    def _acquire(self) -> None:
+        from filelock import FileLock, Timeout
+
+        if self._lock is not None:
+            return
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._lock_path())
+        try:
+            lock.acquire(timeout=1.0)
+        except Timeout:
+            raise StudyBusy(
+                f"study {self.name!r} is being run by another process", "wait for it, or stop it first"
+            ) from None
+        self._lock = lock
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _held(self) -> bool:
+        """Say whether some process holds the study's lock."""
+        from filelock import FileLock, Timeout
+
+        if self._lock is not None:
+            return True
+        if not self._lock_path().exists():
+            return False
+        lock = FileLock(self._lock_path())
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        except OSError:
+            return False
+        lock.release()
+        return False
+
+
+def run_study(
+    config: StudyConfig, *, home: str | Path | None = None, fresh: bool = False, listener: Listener | None = None
+) -> Result:
+    """Make a study and run it to its end. Bad input raises `ConfigError` before anything is made."""
+    from agentic_hpt import wiring
+
+    objective = wiring.make_objective(config)
+    return Study.create(config, home=home, fresh=fresh).run(objective=objective, listener=listener)
+
+
+def resume_study(name: str, *, home: str | Path | None = None, listener: Listener | None = None) -> Result:
+    """Go on with a study that was stopped or killed; a finished one gives its result. Raises `StudyNotFound`."""
+    return Study.open(name, home).run(listener=listener)
+
+
+def open_view(name: str, home: str | Path | None = None) -> Study:
+    """Open a study to look at it. Raises `StudyNotFound`."""
+    return Study.open(name, home)
+
+
+def list_studies(home: str | Path | None = None) -> list[JsonObject]:
+    """Give all studies of a home with status, number of trials and best value; none when the home does not exist."""
+    from agentic_hpt.ledger import LedgerStore
+
+    settings = Settings.load(home)
+    if not Path(settings.ledger_url.removeprefix("sqlite:///")).exists():
+        return []
+    store = LedgerStore(settings.ledger_url, create=False)
+    found: list[JsonObject] = []
+    for row in store.list_studies():
+        study = Study(settings, store, row)
+        trials = study.trials()
+        best = study.config.goal.best(trials)
+        entry: JsonObject = {
+            "study": row.name,
+            "status": study.status,
+            "trials": sum(t.counted for t in trials),
+            "best": study.config.goal.value(best) if best is not None else None,
+        }
+        found.append(entry)
+    return found
+
+
+def tune(
+    objective: Callable[..., object],
+    space: SearchSpace | Mapping[str, Parameter],
+    *,
+    metric: str,
+    direction: Direction = "maximize",
+    target: float | None = None,
+    budget: Budget | None = None,
+    study: str | None = None,
+    home: str | Path | None = None,
+    final: Callable[..., object] | None = None,
+    coordinator: str | BaseChatModel = "rules",
+    if_exists: Literal["error", "resume", "fresh"] = "error",
+    listener: Listener | None = None,
+    **options: object,
+) -> Result:
+    """Tune a Python function and give the result.
+
+    `objective` is called as `objective(params)` or `objective(params, trial)` and returns the metric, or a mapping that
+    holds it. `final`, called likewise with the winner once, gives the score on data that no trial saw. The study is
+    named `study`, by default like the function. `options` are further keys of the study file: `parallel`, `strategy`,
+    `executor`, `seed`, `pruner`, ... Raises `ConfigError` for bad input and `StudyExists` when the name is taken.
+    """
+    from agentic_hpt.objectives.function import FunctionObjective
+
+    wrapped = FunctionObjective(objective, final)
+    name = study or getattr(objective, "__name__", "study").strip("<>_") or "study"
+    described: dict[str, object] = {
+        "study": name,
+        "metric": metric,
+        "direction": direction,
+        "target": target,
+        "space": space if isinstance(space, SearchSpace) else SearchSpace(space),
+        "budget": budget or Budget(trials=100),
+        **options,
+    }
+    chat_model = None
+    if isinstance(coordinator, str):
+        described.setdefault("coordinator", coordinator)
+    else:
+        chat_model = coordinator
+    config = StudyConfig.from_mapping(described, where="tune")
+    try:
+        made = Study.create(config, home=home, fresh=if_exists == "fresh")
+    except StudyExists:
+        if if_exists != "resume":
+            raise
+        made = Study.open(name, home)
+        _same_experiment(made.config, config)
+    return made.run(objective=wrapped, chat_model=chat_model, listener=listener)
+
+
+def _same_experiment(held: StudyConfig, asked: StudyConfig) -> None:
+    for key in ("metric", "direction", "space"):
+        if getattr(held, key) != getattr(asked, key):
+            raise ConfigError(
+                f"study {held.study!r} in this home has another {key}: {getattr(held, key)!r}",
+                "give this one another name, or start anew with if_exists='fresh'",
+            )
+
+
+def _why_nothing_was_found(trials: Sequence[Trial]) -> str:
+    failed = [t for t in trials if t.state is TrialState.FAILED]
+    if not failed:
+        return "no trial was completed"
+    kinds = sorted({str(t.failure) for t in failed}, key=lambda kind: -sum(str(t.failure) == kind for t in failed))
+    example = next(t for t in failed if str(t.failure) == kinds[0])
+    last_line = example.message.strip().splitlines()[-1] if example.message.strip() else ""
+    return f"no trial was completed; {len(failed)} failed, most by {kinds[0]}: {mask_secrets(last_line)[:300]}"
+
+
+def _run_coroutine(work: Coroutine[object, object, T]) -> T:
+    """Run a coroutine to its end; in a thread of its own where a loop runs already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
+def _handle_signals(stop: Callable[[signal.Signals], None]) -> Callable[[], None]:
+    """Let Ctrl-C and SIGTERM call `stop` in the event loop; give what puts the old handlers back.
+
+    Outside the main thread, where signals can't be handled, nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    old = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        loop.add_signal_handler(number, stop, number)
+
+    def restore() -> None:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            signal.signal(number, old[number])
+
+    return restore

@@ -1,0 +1,1 @@
+"""What MLflow is told and asked: the driver's side, and the writer process that alone talks to MLflow."""
