@@ -15,7 +15,8 @@ import pytest
 from agentic_hpt.cli import main
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.errors import FailureKind, LedgerError, StudyExists, StudyNotFound
-from agentic_hpt.records import ActionRecord, DecisionRecord, FinalReport, JsonObject, Trial, TrialState
+from agentic_hpt.records import ActionRecord, DecisionRecord, FinalReport, JsonObject, Trial, TrialState, Usage
+from agentic_hpt.report import write_report
 
 NAME = "demo [red]"
 TRIALS = [
@@ -91,12 +92,22 @@ class FakeStudy(ModuleType):
             decisions=lambda: [DECISION],
             best=lambda: config.goal.best(self.trials),
             result_json=lambda: self.document,
+            report=lambda path: write_report(
+                path,
+                config=config,
+                status="finalized",
+                trials=self.trials,
+                decisions=[DECISION],
+                final=FINAL,
+                artifacts=None,
+                usage=Usage(4, 4.0),
+            ),
+            tracking_uri=config.mlflow.tracking_uri,
         )
 
     def list_studies(self, home: object = None) -> list[JsonObject]:
-        best = {"trial": 1, "values": {"loss": 0.2}}
         return [
-            {"study": "demo", "status": "finalized", "trials": 4, "best": best},
+            {"study": "demo", "status": "finalized", "trials": 4, "best": 0.2},
             {"study": NAME, "status": "running", "trials": 0, "best": None},
         ]
 
@@ -253,8 +264,6 @@ def test_what_is_printed_while_python_ends_stays_out_of_the_document(tmp_path: P
         "atexit.register(lambda: (print('late'), os.write(1, b'later')))\n"
         f"sys.exit(main(['status', '--json', '--home', {str(tmp_path / 'none')!r}]))"
     )
-    stub = tmp_path / "stub"
-    (stub / "agentic_hpt_stub").mkdir(parents=True)
     prelude = "import sys, types\nm = types.ModuleType('agentic_hpt.study')\nm.list_studies = lambda home: []\n"
     prelude += "m.open_view = None\nsys.modules['agentic_hpt.study'] = m\n"
     ended = subprocess.run([sys.executable, "-c", prelude + script], capture_output=True, text=True, check=False)

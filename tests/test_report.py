@@ -215,7 +215,7 @@ def test_page_of_a_study_without_trials(tmp_path: Path) -> None:
 
 def test_page_shows_the_holdout_only_when_it_can_be_read(tmp_path: Path) -> None:
     holdout = tmp_path / "holdout.json"
-    final = FinalReport(7, 0.5, 3, 0.52, 0.005, 0.53, 0.02, model_dir=str(tmp_path))
+    final = FinalReport(7, 0.5, 3, 0.52, 0.005, 0.53, 0.02, model_dir=str(tmp_path / "model"))
     holdout.write_text(json.dumps({"labels": ["cat", "dog"], "true": [0, 1, 1], "predicted": [0, 1, 0]}))
     assert "confusion matrix" in page(tmp_path, final=final)
     assert "confusion matrix" in page(tmp_path, artifacts=tmp_path)

@@ -26,8 +26,8 @@ from agentic_hpt.tracking.mlflow import EntryRefused, MlflowStore
 
 UID = "0123456789abcdef"
 
-# MLflow uses what SQLAlchemy is about to drop.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+# MLflow uses what SQLAlchemy is about to drop, and warns about its own type hints.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,12 +191,26 @@ class Study:
         store = LedgerStore(settings.ledger_url, create=False)
         return cls(settings, store, store.find(name))
 
+    @classmethod
+    def by_uid(cls, uid: str, home: str | Path | None = None) -> Study:
+        """Open a study by its unique id. Raises `StudyNotFound`."""
+        from agentic_hpt.ledger import LedgerStore
+
+        settings = Settings.load(home)
+        store = LedgerStore(settings.ledger_url, create=False)
+        return cls(settings, store, store.by_uid(uid))
+
     # -- looking --------------------------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
         """The study's name."""
         return self._row.name
+
+    @property
+    def uid(self) -> str:
+        """The study's unique id; no other study ever has it."""
+        return self._row.uid
 
     @property
     def status(self) -> Status:
@@ -286,39 +300,36 @@ class Study:
         Ctrl-C and SIGTERM stop it cleanly: running trials are killed and run again on resume. Raises `StudyBusy` when
         another process runs it, `ConfigError` when the objective can't be had, `LedgerError` when the store fails.
         """
-        from agentic_hpt import wiring
-
         if self.status == "finalized":
             return self.result()
-        objective = objective if objective is not None else wiring.make_objective(self.config)
-        self._acquire()
         try:
-            self._store.set_status(self._row.uid, "running")
             outcome = _run_coroutine(self._drive(objective, chat_model, listener or (lambda event: None)))
-            if outcome is not None:
-                self._store.set_status(self._row.uid, "stopped", "user")
-            return self.result(interrupted=outcome == signal.SIGINT)
-        except Exception as error:
-            self._note_failure(error)
-            raise
         finally:
             self._release()
+        return self.result(interrupted=outcome == signal.SIGINT)
 
-    async def _drive(
-        self, objective: Objective, chat_model: BaseChatModel | None, listener: Listener
-    ) -> signal.Signals | None:
-        """Run the graph; give the signal that stopped it, if one did."""
+    def open_parts(
+        self,
+        finished: Callable[[FinalReport | None], Awaitable[None]],
+        *,
+        objective: Objective | None = None,
+        chat_model: BaseChatModel | None = None,
+    ) -> StudyParts:
+        """Take hold of the study and put its live parts together, for a graph that somebody else drives."""
         from agentic_hpt import wiring
 
-        parts = wiring.open_parts(
-            self.config,
-            self._settings,
-            self._store,
-            self._row,
-            objective,
-            chat_model=chat_model,
-            finished=self.record_end,
+        objective = objective if objective is not None else wiring.make_objective(self.config)
+        self._acquire()
+        self._store.set_status(self._row.uid, "running")
+        return wiring.open_parts(
+            self.config, self._settings, self._store, self._row, objective, chat_model=chat_model, finished=finished
         )
+
+    async def _drive(
+        self, objective: Objective | None, chat_model: BaseChatModel | None, listener: Listener
+    ) -> signal.Signals | None:
+        """Run the graph; give the signal that stopped it, if one did."""
+        parts = self.open_parts(self.record_end, objective=objective, chat_model=chat_model)
         received: list[signal.Signals] = []
         task = asyncio.create_task(self._loop(parts, listener))
 
@@ -334,6 +345,10 @@ class Study:
         except asyncio.CancelledError:
             if not received:
                 raise
+            await parts.think(self._store.set_status, self._row.uid, "stopped", "user")
+        except Exception as error:
+            self._note_failure(error)
+            raise
         finally:
             await parts.close()
             restore()
@@ -491,7 +506,7 @@ class Study:
         if self._lock is not None:
             return
         self.artifacts.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._lock_path())
+        lock = FileLock(self._lock_path(), thread_local=False)
         try:
             lock.acquire(timeout=1.0)
         except Timeout:
@@ -513,7 +528,7 @@ class Study:
             return True
         if not self._lock_path().exists():
             return False
-        lock = FileLock(self._lock_path())
+        lock = FileLock(self._lock_path(), thread_local=False)
         try:
             lock.acquire(timeout=0)
         except Timeout:

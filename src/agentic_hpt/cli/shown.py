@@ -81,6 +81,8 @@ def show_result(console: Console, goal: Goal, document: JsonObject) -> None:
     trials, best, final = (_part(document, key) for key in ("trials", "best", "final"))
     stopped = document.get("stopped_by")
     console.print(f"study {name}: {visible(document['status'])}{f', ended by {visible(stopped)}' if stopped else ''}")
+    if document.get("error"):
+        console.print(f"  {visible(document['error'])}")
     states = ", ".join(f"{trials[state]} {state}" for state in ("complete", "pruned", "failed") if trials.get(state))
     total = trials.get("total")
     ran = counted(total, "trial") if isinstance(total, int) else "no trials"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
@@ -37,13 +37,10 @@ def _show(console: Console, studies: list[JsonObject]) -> None:
         return
     shown = table("study", "status", "trials", "best", right=("trials",))
     for entry in studies:
-        shown.add_row(visible(entry["study"]), visible(entry["status"]), str(entry["trials"]), _best(entry["best"]))
+        shown.add_row(
+            visible(entry["study"]),
+            visible(entry["status"]),
+            str(entry["trials"]),
+            "–" if entry["best"] is None else number(entry["best"]),
+        )
     console.print(shown)
-
-
-def _best(best: object) -> str:
-    """Write a study's best, which is nothing, a number, or a document with the trial's values."""
-    if isinstance(best, dict):
-        values = cast(dict[str, float], best.get("values") or {})
-        return ", ".join(f"{visible(metric)} {number(value)}" for metric, value in values.items())
-    return "–" if best is None else number(cast(float, best))

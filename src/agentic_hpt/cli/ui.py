@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agentic_hpt.cli.common import Answer, verb
-from agentic_hpt.config import Settings, StudyConfig, mask_secrets
+from agentic_hpt.config import StudyConfig, mask_secrets
 from agentic_hpt.errors import ConfigError, HptError, MissingExtra
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ def command(study: str, port: int | None, optuna: bool, home: str | None) -> Ans
     """Serve the runs of STUDY as a web page on this machine only, until Ctrl-C."""
     from agentic_hpt.study import open_view
 
-    config = open_view(study, home).config
+    view = open_view(study, home)
     if optuna:
-        return _dashboard(config, port or 8080)
-    return _mlflow(config, Settings.load(home).resolve_tracking_uri(config.mlflow), port or 5000)
+        return _dashboard(view.config, port or 8080)
+    return _mlflow(view.config, view.tracking_uri, port or 5000)
 
 
 def _mlflow(config: StudyConfig, uri: str, port: int) -> Answer:

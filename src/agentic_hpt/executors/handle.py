@@ -126,7 +126,7 @@ def _invalid(message: str) -> Outcome:
 
 
 def _is_step(value: object) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 0
+    return not isinstance(value, bool) and isinstance(value, numbers.Integral) and int(value) >= 0
 
 
 def _number(value: object) -> float | None:

@@ -78,7 +78,7 @@ class TorchTrainer:
         return ("numpy", "torch", "torch._dynamo", "sklearn.datasets", "sklearn.model_selection", __name__)
 
     def run(self, params: Params, trial: TrialHandle) -> object:
-        """Train, and give accuracy and loss (cross-entropy, nats) on the validation part, seconds, and number of weights."""
+        """Train; give validation accuracy and loss (cross-entropy, nats), seconds, and the number of weights."""
         started = time.perf_counter()
         model, figures = _train(Hyperparameters.read(params), trial.seed, load(self.task), trial)
         return {

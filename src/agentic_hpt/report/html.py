@@ -32,7 +32,7 @@ def write_report(
 ) -> Path:
     """Write a study's report to `path`, making its folder, and give the path.
 
-    The confusion matrix is there when the final model's folder (or `artifacts`) holds a `holdout.json`.
+    The confusion matrix is there when a `holdout.json` lies beside the final model's folder, or in `artifacts`.
     Raises `ConfigError` when the file can't be written.
     """
     from jinja2 import Environment, StrictUndefined
@@ -69,7 +69,7 @@ def _embedded(draw: Callable[[Path], Path]) -> str:
 def _confusion(final: FinalReport | None, artifacts: Path | None) -> str | None:
     if final is None:
         return None
-    folders = [Path(final.model_dir)] if final.model_dir else []
+    folders = [Path(final.model_dir).parent] if final.model_dir else []
     for folder in [*folders, *([artifacts] if artifacts else [])]:
         found = folder / "holdout.json"
         if found.is_file():

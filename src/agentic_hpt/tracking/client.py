@@ -131,10 +131,10 @@ class MlflowTracker:
                 raise _WriterDied("the MLflow writer is not running", f"see {self._log}")
             _send(self._writer, {**request, "id": number})
             return await asyncio.wait_for(answer, seconds)
+        except TimeoutError:  # before OSError, which it is a kind of
+            raise TrackerAway(f"the MLflow writer did not answer within {seconds:.0f} s", f"see {self._log}") from None
         except OSError:
             raise _WriterDied("the MLflow writer ended", f"see {self._log}") from None
-        except TimeoutError:
-            raise TrackerAway(f"the MLflow writer did not answer within {seconds:.0f} s", f"see {self._log}") from None
         finally:
             del self._asked[number]
 

@@ -28,7 +28,7 @@ from agentic_hpt.records import JsonObject, OutboxEntry, Trial
 from agentic_hpt.tracking.encoding import trial_to_json
 
 _BATCH = 16
-_POLL = 0.05
+_POLL = 0.2  # a request ends the pause at once; only unasked-for writing waits so long
 _PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 _TRIES = 3
 _REREAD = 1.0
