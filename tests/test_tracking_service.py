@@ -179,6 +179,25 @@ def test_a_round_is_read_once_all_of_it_is_there() -> None:
     driver.hang_up()
 
 
+def test_a_reader_that_waits_learns_of_what_is_written_later() -> None:
+    outbox = MemoryOutbox(entry(1))
+
+    class Late(FakeStore):
+        reads = 0
+
+        def read_round(self, round_: int) -> list[Trial]:
+            self.reads += 1
+            outbox.entries.setdefault(2, entry(2))
+            return super().read_round(round_)
+
+    store = Late()
+    driver = Driver(outbox, store.open)
+    assert len(driver.ask(op="read_round", round=1, expected=2, seconds=60)["trials"]) == 2  # type: ignore[arg-type]
+    assert "away" in driver.ask(op="read_round", round=1, expected=3, seconds=0.7)
+    assert store.reads == 3, "MLflow is read again only after something was written"
+    driver.hang_up()
+
+
 def test_the_ledger_failing_is_survived_and_the_entry_looked_up_again() -> None:
     class Flaky(MemoryOutbox):
         failures = 1

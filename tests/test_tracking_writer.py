@@ -18,7 +18,7 @@ import pytest
 
 from agentic_hpt.errors import TrackerAway
 from agentic_hpt.ledger import LedgerStore, StudyLedger
-from agentic_hpt.records import Budget, Outcome, Report
+from agentic_hpt.records import Budget, FinalReport, JsonObject, Outcome, Report
 from agentic_hpt.tracking.client import MlflowTracker
 from agentic_hpt.tracking.null import NullTracker
 
@@ -94,6 +94,8 @@ async def test_a_round_goes_out_and_comes_back(home: Home) -> None:
     assert [(t.params, t.values, t.seed) for t in trials] == [
         (t.params, t.values, t.seed) for t in home.ledger.trials()
     ]
+    assert tracker._writer is not None
+    assert os.getsid(tracker._writer.pid) != os.getsid(0), "Ctrl-C must not reach the writer"
     home.post(2, round_=2)
     assert len(await tracker.read_round(2, 2, 60)) == 2
     assert await tracker.drain(60) == 0
@@ -104,6 +106,28 @@ async def test_a_round_goes_out_and_comes_back(home: Home) -> None:
     assert (info["tracking_uri"], info["experiment"], info["away"]) == (home.tracking_uri, "digits", None)
     await tracker.close()
     assert home.ledger.unsent() == 0
+
+
+@in_a_loop
+async def test_what_a_library_prints_does_not_get_between_the_answers(home: Home) -> None:
+    home.post(1)
+    (home.folder / "model").mkdir()
+    payload: JsonObject = {
+        "final": FinalReport(1, 0.75, 3, 0.7, 0.1, None, 0.05).to_json(),
+        "params": {"x": 0.5},
+        "metric": "accuracy",
+        "files": [],
+        "model": {"dir": str(home.folder / "model"), "loader": "this"},  # the module that prints when it is imported
+        "register_as": "digits",
+        "alias": "champion",
+    }
+    home.ledger.record_final(FinalReport(1, 0.75, 3, 0.7, 0.1, None, 0.05), payload)
+    tracker = home.tracker()
+    await tracker.start()
+    assert await tracker.drain(60) == 0
+    assert (await tracker.info())["away"] is None
+    await tracker.close()
+    assert "Zen of Python" in (home.folder / "mlflow-writer.log").read_text()
 
 
 @in_a_loop
@@ -173,6 +197,24 @@ async def test_a_writer_that_hangs_is_not_waited_for(home: Home) -> None:
     with pytest.raises(TrackerAway, match="did not answer"):
         await tracker.read_round(1, 1, 0)
     await tracker.close()
+
+
+@in_a_loop
+async def test_a_writer_that_needs_longer_than_close_waits_is_left_to_finish(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = home.folder / "done"
+    code = f"""
+        import sys
+        for line in sys.stdin:
+            pass
+        open({str(done)!r}, "w").write("x")
+    """
+    monkeypatch.setattr("agentic_hpt.tracking.client._STOP_SECONDS", 0.01)
+    tracker = home.tracker(scripted(code))
+    await tracker.start()
+    await tracker.close()
+    await until(done.exists)
 
 
 @in_a_loop

@@ -32,7 +32,7 @@ __all__ = [
 
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ \-]{0,99}")
 _SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
-_URL_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.\-]*://)[^/\s@'\"]+@")
+_URL_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.\-]*://)[^/\s'\"]+@")
 
 
 def check_study_name(name: object) -> str:
@@ -253,7 +253,7 @@ class StudyConfig(_Strict):
 
     @classmethod
     def from_file(cls, path: Path, overrides: Mapping[str, object] | None = None) -> StudyConfig:
-        """Read a study file and lay `overrides` (whole keys; `budget` key by key) over it. Raises `ConfigError`."""
+        """Read a study file and lay `overrides` (whole keys; mappings key by key) over it. Raises `ConfigError`."""
         data = read_study_file(path)
         for key, value in (overrides or {}).items():
             held = data.get(key)
@@ -320,6 +320,8 @@ _Loader.add_implicit_resolver(
 def _unique_keys(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[object, object]:
     seen: set[object] = set()
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
         key = loader.construct_object(key_node, deep=True)
         if isinstance(key, list | dict):
             raise yaml.constructor.ConstructorError(None, None, f"{key!r} can't be a key", key_node.start_mark)
@@ -341,7 +343,7 @@ def read_study_file(path: Path) -> dict[str, object]:
         raise ConfigError(f"can't read the study file {path}: {error}", "`hpt init` writes one") from None
     try:
         data = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2026-13-45 is a ValueError
         raise ConfigError(f"{path} is not valid YAML: {error}", "check indentation, colons and quotes") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path} does not hold a mapping of keys to values", "`hpt init` writes a study file")

@@ -1,7 +1,8 @@
 """What `langgraph.json` points at: the same graph, its live parts opened from the run's input.
 
 The input form holds the fields of a study file; `{"objective": {"task": "wine"}}` is enough. The server brings its own
-checkpointer. A study's parts live in the server's process from its first node to its last.
+checkpointer. A study's parts live in the server's process from its first node to its last. The server looks for
+blocking calls in its event loop, so studies are opened and closed in threads.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from agentic_hpt.config import StudyConfig
-from agentic_hpt.errors import ConfigError
+from agentic_hpt.config import StudyConfig, mask_secrets
+from agentic_hpt.errors import ConfigError, HptError
 from agentic_hpt.graph import build_graph
 from agentic_hpt.graph.state import StudyInput
 from agentic_hpt.records import FinalReport
@@ -31,27 +32,42 @@ class ServerStudies:
 
     def __init__(self) -> None:
         self._open: dict[str, StudyParts] = {}
+        # When the server goes on with a round after a restart, its workers ask for the same parts at once.
+        self._opening = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
 
     async def parts_of(self, state: Mapping[str, object]) -> StudyParts:
-        """Give a study's parts; for an input without an id, make the study that it describes."""
-        uid = state.get("uid")
-        if isinstance(uid, str) and uid in self._open:
-            return self._open[uid]
-        study = await asyncio.to_thread(_reopen if isinstance(uid, str) else _create, state)
+        """Give a study's parts; for an input without an id, make the study that it describes.
 
-        async def finished(final: FinalReport | None) -> None:
-            await study.record_end(final)
-            parts = self._open.pop(study.uid)
-            # The node that calls this is one of the parts' users: they are closed when it has returned.
-            closing = asyncio.get_running_loop().create_task(_close(study, parts))
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+        Raises `ValueError` with the reason when that fails: of errors of other types the server hides the message.
+        """
+        uid = state.get("uid")
+        try:
+            if not isinstance(uid, str):
+                return await self._start(await asyncio.to_thread(_create, state))
+            async with self._opening:
+                held = self._open.get(uid)
+                return held or await self._start(await asyncio.to_thread(Study.by_uid, uid))
+        except HptError as error:
+            raise ValueError(mask_secrets(str(error))) from error
+
+    async def _start(self, study: Study) -> StudyParts:
+        loop = asyncio.get_running_loop()
+
+        def finished(final: FinalReport | None) -> None:
+            study.record_end(final)
+            loop.call_soon_threadsafe(self._end, study)
 
         parts = await asyncio.to_thread(study.open_parts, finished)
         self._open[study.uid] = parts
         await parts.start()
         return parts
+
+    def _end(self, study: Study) -> None:
+        """Close a study's parts behind the back of its last node, which need not wait for that."""
+        closing = asyncio.get_running_loop().create_task(_close(study, self._open.pop(study.uid)))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
 
 def _create(state: Mapping[str, object]) -> Study:
@@ -62,13 +78,9 @@ def _create(state: Mapping[str, object]) -> Study:
     return Study.create(StudyConfig.from_mapping(fields, where="input"))
 
 
-def _reopen(state: Mapping[str, object]) -> Study:
-    return Study.by_uid(cast(str, state["uid"]))
-
-
 async def _close(study: Study, parts: StudyParts) -> None:
     await parts.close()
-    study.close()
+    await asyncio.to_thread(study.close)
 
 
 @cache

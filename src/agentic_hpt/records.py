@@ -340,5 +340,8 @@ class FinalReport:
 
 
 def is_number(value: object) -> bool:
-    """Say whether `value` is a finite int or float, and not a bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Say whether `value` is an int or float that is finite, also as a float, and not a bool."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False

@@ -43,7 +43,7 @@ class Float:
     def resolved_default(self) -> float:
         """Give the declared default, or the middle of the range."""
         if self.default is not None:
-            return float(self.default)
+            return self.snap(self.default)
         middle = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
         return self.snap(min(max(middle, self.low), self.high))
 
@@ -58,7 +58,9 @@ class Float:
         if self.step is None:
             return float(value)
         steps = math.floor((self.high - self.low) / self.step + 1e-9)
-        return float(round(self.low + min(steps, max(0, round((value - self.low) / self.step))) * self.step, 12))
+        exact = self.low + min(steps, max(0, round((value - self.low) / self.step))) * self.step
+        digits = 12 + max(0, -math.floor(math.log10(self.step)))  # rounds 0.30000000000000004, and no small step away
+        return float(min(max(round(exact, digits), self.low), self.high))
 
     def grid(self) -> list[ParamValue] | None:
         """List all values; `None` when there are infinitely many."""
@@ -101,7 +103,7 @@ class Int:
 
     def accepts(self, value: ParamValue) -> str | None:
         """Say why `value` is not one of this parameter's values; `None` when it is."""
-        if not is_number(value) or float(cast(float, value)) != int(cast(float, value)):
+        if not is_number(value) or value != int(cast(float, value)):
             return f"{value!r} is not a whole number"
         return _outside(cast(float, value), self.low, self.high)
 
@@ -112,8 +114,9 @@ class Int:
 
     def grid(self) -> list[ParamValue] | None:
         """List all values; `None` when they are more than 10,000."""
-        values = range(self.low, self.high + 1, self.step)
-        return list(values) if len(values) <= 10_000 else None
+        if (self.high - self.low) // self.step >= 10_000:
+            return None
+        return list(range(self.low, self.high + 1, self.step))
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,8 @@ class Choice:
             return "the list of values is empty"
         values: Sequence[object] = self.values
         for value in values:
-            if value is not None and not isinstance(value, bool | int | float | str):
+            # By type, not by isinstance: a numpy.float64 is a float, but becomes another value in a file.
+            if value is not None and type(value) not in (bool, int, float, str):
                 return f"{value!r} is not a plain value (number, text, true/false or null)"
             if isinstance(value, float) and not math.isfinite(value):
                 return f"{value!r} is not a finite number"
@@ -215,7 +219,7 @@ class SearchSpace:
         return name in self._parameters
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SearchSpace) and self.to_json() == other.to_json()
+        return isinstance(other, SearchSpace) and self.names == other.names and self.to_json() == other.to_json()
 
     def __hash__(self) -> int:
         return hash(self.names)
@@ -306,13 +310,12 @@ class SearchSpace:
                         f"parameter {name!r}: its condition names the unknown parameter {parent!r}",
                         f"the space has {', '.join(self._parameters)}",
                     )
-                for value in _listed(wanted):
-                    why = self._parameters[parent].accepts(value)
-                    if why:
-                        raise SpaceError(
-                            f"parameter {name!r}: its condition on {parent!r} can never hold: {why}",
-                            f"use values that {parent!r} can take",
-                        )
+                why = _impossible(self._parameters[parent], _listed(wanted))
+                if why:
+                    raise SpaceError(
+                        f"parameter {name!r}: its condition on {parent!r} can never hold: {why}",
+                        f"use values that {parent!r} can take",
+                    )
                 visit(parent)
             visiting.pop()
             order.append(name)
@@ -329,6 +332,16 @@ def _listed(wanted: ParamValue | Sequence[ParamValue]) -> Sequence[ParamValue]:
 def _same(a: ParamValue, b: ParamValue) -> bool:
     """Compare values without taking true for 1."""
     return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+def _impossible(parent: Parameter, values: Sequence[ParamValue]) -> str | None:
+    for value in values:
+        why = parent.accepts(value)
+        if why:
+            return why
+        if parent.snap(value) != value:  # type: ignore[arg-type]
+            return f"{value!r} is not on the grid of its step"
+    return None if values else "it lists no value"
 
 
 def _outside(value: float, low: float, high: float) -> str | None:
@@ -348,6 +361,8 @@ def _range_problem(p: Float | Int) -> str | None:
             return f"step is {p.step!r}; it must be a number above 0"
         if p.log and isinstance(p, Float):
             return "log and step can't be combined; drop one"
+        if p.step > p.high - p.low > 0:
+            return f"step {p.step!r} is larger than the range [{p.low!r}, {p.high!r}]; make it smaller"
     if p.default is not None:
         why = p.accepts(p.default)
         if why:
@@ -357,8 +372,8 @@ def _range_problem(p: Float | Int) -> str | None:
     return None
 
 
-def _check_parameter(name: str, parameter: object) -> None:
-    if not _NAME.fullmatch(name):
+def _check_parameter(name: object, parameter: object) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise SpaceError(
             f"{name!r} can't be a parameter's name",
             "use letters, digits, '_', '-' and '.', at most 100, a letter first",

@@ -26,7 +26,8 @@ study: digits
 #   {python: "train.py:train"}            a function train(params, trial) or train(params); returns the metric
 #   {python: …, final: "train.py:score"}  and one that is called once, with the winner, and scores it on unseen data
 #   {command: ["python", "train.py", "--lr", "{learning_rate}"]}
-#                                         any program; {name} stands for a parameter, and HPT_PARAMS holds all as JSON.
+#                                         any program; {name} stands for a parameter ({{ and }} for braces), and the
+#                                         environment variable HPT_PARAMS holds all of them as JSON.
 #                                         It prints  HPT {"step": 3, "accuracy": 0.91}  while it runs, and last
 #                                         HPT {"accuracy": 0.93}
 # Relative paths start at this file's folder, or at `folder: …`.

@@ -56,6 +56,8 @@ class StudyParts:
     rounds_read: set[int] = field(default_factory=set)
     best: Trial | None = None
     """The search's best trial so far, for the live view."""
+    failed_rounds: int = 0
+    """Rounds in a row, up to now and in this process, in which every worker failed."""
     executor_ready: asyncio.Task[None] | None = None
     clock: float = field(default_factory=time.monotonic)
     """When running time was last added to what is used."""
@@ -120,6 +122,11 @@ class StudyParts:
         """Start what takes time to get ready: the MLflow writer, and the executor in the background."""
         await self.tracker.start()
         self.executor_ready = asyncio.create_task(self.executor.start())
+
+    async def ready(self) -> None:
+        """Wait until the executor can run trials, so that no attempt is opened before."""
+        if self.executor_ready is not None:
+            await asyncio.shield(self.executor_ready)
 
     async def close(self) -> None:
         """Stop everything: trials first, then what is left to write."""

@@ -72,6 +72,7 @@ async def _evaluate(
     parts: StudyParts, winner: Trial, round_: int, kind: WorkerKind, count: int, emit: Emit, seed: int | None = None
 ) -> list[Trial]:
     """Run the winner's configuration `count` times outside the search's budget, and give the trials."""
+    await parts.ready()
     worker = kind.replace("_", "-")
     known = await parts.think(parts.ledger.of_assignment, round_, worker)
 

@@ -83,7 +83,7 @@ class Nodes:
             situation = await parts.think(parts.situation, round_, trials)
             situation = replace(situation, source=source)
             nothing_new = not await parts.think(parts.strategy.plan, situation, None)
-            situation = replace(situation, exhausted=nothing_new or _idle_round(state))
+            situation = replace(situation, exhausted=nothing_new or _idle_round(parts, state))
             decision = await parts.coordinator.decide(situation)
             await parts.think(parts.ledger.record_decision, decision)
         emit({"type": "decision", **decision.to_json()})
@@ -134,15 +134,22 @@ async def _read_back(parts: StudyParts, round_: int, emit: Emit) -> tuple[Sequen
     return [parts.runs[i] for i in sorted(parts.runs)], "mlflow"
 
 
-def _idle_round(state: StudyState) -> bool:
-    """Say whether the round ran no trial though no worker failed. Raises `HptError` when all workers failed."""
+def _idle_round(parts: StudyParts, state: StudyState) -> bool:
+    """Say whether the round ran no trial though no worker failed.
+
+    Raises `HptError` when all workers failed, and had failed in the round before: one such round is borne, so that a
+    study which stopped for it can be resumed once the cause is mended.
+    """
     reports = [r for r in state.get("reports", []) if r["round"] == state["round"]]
-    if any(r["trials"] for r in reports):
-        return False
     errors = [r["error"] for r in reports if r["error"]]
-    if errors:
+    idle = not any(r["trials"] for r in reports)
+    if not (idle and errors):
+        parts.failed_rounds = 0
+        return idle
+    parts.failed_rounds += 1
+    if parts.failed_rounds > 1:
         raise HptError(f"no worker could run a trial in round {state['round']}: {errors[0]}", "see the notices above")
-    return True
+    return False
 
 
 def _emitter() -> Emit:

@@ -19,6 +19,7 @@ async def run_assignment(parts: StudyParts, assignment: Assignment, emit: Emit) 
     the others run again; only the rest is asked for anew. The worker asks for a slot a trial, so that the workers of a
     round take turns.
     """
+    await parts.ready()
     known = await parts.think(parts.ledger.of_assignment, assignment.round, assignment.worker)
     async with asyncio.TaskGroup() as group:
         for trial in known:
@@ -43,8 +44,6 @@ async def run_assignment(parts: StudyParts, assignment: Assignment, emit: Emit) 
 
 async def run_trial(parts: StudyParts, trial: Trial, emit: Emit, *, search: bool = True, final: bool = False) -> Trial:
     """Run a started attempt to its end and tell the ledger; `search` trials may be pruned, and end with the budget."""
-    if parts.executor_ready is not None:
-        await asyncio.shield(parts.executor_ready)
     emit(
         {
             "type": "trial_started",

@@ -156,5 +156,6 @@ def _distribution(space: SearchSpace, name: str) -> BaseDistribution:
     if isinstance(p, Choice):
         return CategoricalDistribution(tuple(p.values))
     if isinstance(p, Float):
-        return FloatDistribution(p.low, p.high if p.step is None else p.snap(p.high), log=p.log, step=p.step)
+        # Without its step: Optuna would refuse values that lie on our grid, but not to the last digit on its own.
+        return FloatDistribution(p.low, p.high, log=p.log)
     return IntDistribution(p.low, p.snap(p.high), log=p.log, step=p.step)

@@ -178,18 +178,20 @@ class StudyLedger:
 
     def import_trials(self, found: Iterable[Trial]) -> int:
         """Add finished trials of another study as history; they count for no budget. Gives how many were added."""
-        count = 0
         now = time.time()
+        imported = [
+            replace(source, id=number, kind="imported", worker="imported", round=0, attempt=1)
+            for number, source in enumerate(found, start=len(self._trials))
+        ]
         with self._transaction() as connection:
-            for source in found:
-                trial = replace(source, id=len(self._trials), kind="imported", worker="imported", round=0, attempt=1)
+            for trial in imported:
                 connection.execute(insert(trials).values(self._row(trial, ended=now)))
                 self._add_reports(connection, trial)
                 payload: JsonObject = {"trial": asdict(trial), "started": now - (trial.seconds or 0.0), "ended": now}
                 self._post(connection, "trial", f"trial/{trial.id}/1", 0, payload)
-                self._keep(trial)
-                count += 1
-        return count
+        for trial in imported:
+            self._keep(trial)
+        return len(imported)
 
     # -- usage, decisions, final ----------------------------------------------------------------------------------
 
@@ -199,9 +201,10 @@ class StudyLedger:
 
     def add_seconds(self, seconds: float) -> None:
         """Add running time to what has been used."""
-        self._seconds += seconds
+        total = self._seconds + seconds
         with self._transaction() as connection:
-            connection.execute(update(studies).where(studies.c.id == self._study).values(seconds=self._seconds))
+            connection.execute(update(studies).where(studies.c.id == self._study).values(seconds=total))
+        self._seconds = total
 
     def decision(self, round_: int) -> DecisionRecord | None:
         """Give the decision taken after a round, if there is one."""

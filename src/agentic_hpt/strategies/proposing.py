@@ -27,7 +27,7 @@ class Proposer:
         view = self._view(assignment)
         view.sync([trial for trial in trials if fits(trial, assignment)])
         for attempt in range(_TRIES):
-            params = view.propose(seed + attempt)
+            params = view.propose((seed + attempt) % 2**32)
             if key_of(params) not in tried:
                 return Proposal(params, assignment.tuned)
         left = [c for c in self.grid(assignment.tuned, assignment.held) or () if key_of(c) not in tried]

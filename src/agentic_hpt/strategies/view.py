@@ -8,7 +8,7 @@ seed: the sampler is made anew for each, and the trial it was asked for is faile
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from agentic_hpt.errors import FailureKind
 from agentic_hpt.records import Goal, Params, ParamValue, Trial, TrialState
@@ -45,26 +45,38 @@ class SamplerView:
         self._tuned = tuple(tuned)
         self._held = dict(held)
         self._distributions = {name: distribution(space[name]) for name in tuned}
-        self._study = optuna.create_study(direction=goal.direction, storage=optuna.storages.InMemoryStorage())
+        self._storage = optuna.storages.InMemoryStorage()  # with one study, so a trial's id is its number
+        self._study = optuna.create_study(direction=goal.direction, storage=self._storage)
         self._running: dict[int, int] = {}
         self._ended: set[int] = set()
 
     def sync(self, trials: Sequence[Trial]) -> None:
         """Take in new trials, and the ends of those known as running."""
-        from optuna.trial import TrialState as OptunaState
-
         for trial in trials:
             if trial.id in self._ended or (trial.id in self._running and not trial.finished):
                 continue
-            if trial.id in self._running:
-                self._study.tell(self._running.pop(trial.id), state=OptunaState.FAIL)
             frozen = self._frozen(trial)
-            if not trial.finished:
-                self._running[trial.id] = len(self._study.get_trials(deepcopy=False))
-            else:
+            if trial.finished:
                 self._ended.add(trial.id)
-            if frozen is not None:
+            if trial.id in self._running:
+                self._end(self._running.pop(trial.id), frozen)
+            elif frozen is not None:
+                if not trial.finished:
+                    self._running[trial.id] = len(self._study.get_trials(deepcopy=False))
                 self._study.add_trial(frozen)
+
+    def _end(self, number: int, frozen: FrozenTrial | None) -> None:
+        """End a running trial where it stands: the order of trials matters to a sampler, so it is that of the ledger."""
+        from optuna.trial import TrialState as OptunaState
+
+        if frozen is None:
+            self._study.tell(number, state=OptunaState.FAIL)
+        elif frozen.state is OptunaState.COMPLETE:
+            self._study.tell(number, frozen.value)
+        else:
+            for step, value in frozen.intermediate_values.items():
+                self._storage.set_trial_intermediate_value(number, step, value)
+            self._study.tell(number, state=OptunaState.PRUNED)
 
     def propose(self, seed: int) -> dict[str, ParamValue]:
         """Give a configuration: sampled values for `tuned`, those of `held` for the rest."""
@@ -110,12 +122,16 @@ class SamplerView:
 
 
 def distribution(parameter: Parameter) -> Distribution:
-    """Give the parameter's Optuna distribution; choices are told by position, ordered ones as whole numbers."""
+    """Give the parameter's Optuna distribution; choices and stepped numbers are told by position.
+
+    A stepped float by its value would have to lie on Optuna's decimal grid, which need not be ours to the last digit.
+    """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(parameter, Float):
-        high = parameter.high if parameter.step is None else parameter.snap(parameter.high)
-        return FloatDistribution(parameter.low, high, log=parameter.log, step=parameter.step)
+        if parameter.step is not None:
+            return IntDistribution(0, position(parameter, parameter.step, parameter.snap(parameter.high)))
+        return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
     if isinstance(parameter, Int):
         return IntDistribution(parameter.low, parameter.snap(parameter.high), log=parameter.log, step=parameter.step)
     if parameter.ordered:
@@ -132,13 +148,17 @@ def suggest(
     if isinstance(wanted, CategoricalDistribution):
         return trial.suggest_categorical(name, wanted.choices)
     if isinstance(wanted, FloatDistribution):
-        return trial.suggest_float(name, wanted.low, wanted.high, log=wanted.log, step=wanted.step)
+        return trial.suggest_float(name, wanted.low, wanted.high, log=wanted.log)
     return trial.suggest_int(name, wanted.low, wanted.high, log=wanted.log, step=wanted.step)
 
 
 def to_internal(parameter: Parameter, value: ParamValue) -> object:
     """Give a parameter's value as Optuna is told it."""
-    return parameter.index(value) if isinstance(parameter, Choice) else value
+    if isinstance(parameter, Choice):
+        return parameter.index(value)
+    if isinstance(parameter, Float) and parameter.step is not None:
+        return position(parameter, parameter.step, cast(float, value))
+    return value
 
 
 def to_value(parameter: Parameter, internal: object) -> ParamValue:
@@ -146,7 +166,14 @@ def to_value(parameter: Parameter, internal: object) -> ParamValue:
     if isinstance(parameter, Choice):
         return parameter.values[int(internal)]  # type: ignore[call-overload]
     number = float(internal)  # type: ignore[arg-type]
+    if isinstance(parameter, Float) and parameter.step is not None:
+        number = parameter.low + number * parameter.step
     return parameter.snap(min(max(number, parameter.low), parameter.high))
+
+
+def position(parameter: Float, step: float, value: float) -> int:
+    """Give how many steps from `low` a value of a stepped float lies."""
+    return round((value - parameter.low) / step)
 
 
 def key_of(params: Mapping[str, ParamValue]) -> tuple[tuple[str, str], ...]:

@@ -1,0 +1,134 @@
+"""After `kill -9` at any moment a resumed study ends with no finished trial lost or run twice, and the budget exact."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agentic_hpt.errors import StudyBusy
+from agentic_hpt.study import Study, resume_study
+from study_runs import describe, drive, finished
+
+MOMENTS = [
+    ("study", 1),
+    ("round", 1),
+    ("trial_started", 1),
+    ("trial", 1),
+    ("trial", 7),
+    ("decision", 1),
+    ("round", 2),
+    ("trial_started", 12),
+    ("decision", 3),
+    ("final_started", 1),
+    ("trial", 21),
+    ("final", 1),
+]
+
+
+@pytest.mark.parametrize(("event", "count"), MOMENTS)
+def test_a_killed_study_is_resumed_to_its_end(tmp_path: Path, home: Path, event: str, count: int) -> None:
+    killed = drive(describe(tmp_path), home, event, count)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    before = finished(home)
+
+    result = resume_study("study", home=home)
+
+    assert result.status == "finalized"
+    after = finished(home)
+    assert {number: after[number] for number in before} == before
+    assert sorted(after) == list(range(20))
+    assert result.final is not None
+    assert result.final.fresh_seeds == 2
+    with sqlite3.connect(home / "ledger.db") as ledger:
+        twice = (
+            "select number from hpt_attempts where state not in ('lost', 'running') group by number having count(*) > 1"
+        )
+        assert ledger.execute(twice).fetchall() == []
+        assert ledger.execute("select count(*) from hpt_trials").fetchone() == (22,)
+        rounds = [row[0] for row in ledger.execute("select round from hpt_decisions order by round")]
+    assert rounds == list(range(1, len(rounds) + 1))
+
+
+def test_a_resumed_study_takes_the_course_it_would_have_taken(tmp_path: Path, home: Path) -> None:
+    assert drive(describe(tmp_path), home / "whole").returncode == 0
+    assert drive(describe(tmp_path), home / "killed", "trial", 9).returncode == -signal.SIGKILL
+    resume_study("study", home=home / "killed")
+
+    def course(folder: Path) -> list[object]:
+        return [(t.params, t.values, t.worker, t.round) for t in Study.open("study", folder).trials()]
+
+    assert course(home / "killed") == course(home / "whole")
+
+
+def test_kills_again_and_again_lose_nothing(tmp_path: Path, home: Path) -> None:
+    description = describe(tmp_path, executor="processes", parallel=2)
+    assert drive(description, home, "trial", 3).returncode == -signal.SIGKILL
+    for count in (2, 4, 3):
+        before = finished(home)
+        drive(None, home, "trial", count)
+        after = finished(home)
+        assert {number: after[number] for number in before} == before
+    result = resume_study("study", home=home)
+    assert result.status == "finalized"
+    assert len([t for t in result.trials if t.counted]) == 20
+
+
+def test_a_finished_study_is_not_run_again(tmp_path: Path, home: Path) -> None:
+    assert drive(describe(tmp_path), home).returncode == 0
+    events: list[object] = []
+    result = Study.open("study", home).run(listener=events.append)
+    assert result.status == "finalized"
+    assert events == []
+
+
+SLOW = """
+import time
+
+def train(params, trial):
+    (trial.artifact_dir / "began").touch()
+    time.sleep(600)
+"""
+
+
+def _started(home: Path) -> bool:
+    return bool(list(home.glob("artifacts/*/trials/*/began")))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_cleanly_and_leaves_a_resumable_study(
+    tmp_path: Path, home: Path, number: signal.Signals
+) -> None:
+    study = tmp_path / "study.yaml"
+    (tmp_path / "train.py").write_text(SLOW)
+    study.write_text(
+        "study: study\nobjective: {python: 'train.py:train'}\nmetric: score\nparallel: 2\nmlflow: {enabled: false}\n"
+        "space: {x: {float: [0, 1]}}\nbudget: {trials: 3}\nstrategy: joint\nfresh_seeds: 0\n"
+    )
+    command = [sys.executable, "-m", "agentic_hpt.cli", "run", str(study), "--home", str(home)]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not _started(home):
+        assert driver.poll() is None, driver.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    with pytest.raises(StudyBusy):
+        resume_study("study", home=home)
+    driver.send_signal(number)
+    _, errors = driver.communicate(timeout=60)
+    assert driver.returncode == {signal.SIGINT: 130, signal.SIGTERM: 3}[number], errors
+    assert "Traceback" not in errors
+    assert Study.open("study", home).status == "stopped"
+    assert [t.state for t in Study.open("study", home).trials()] == ["running", "running"]
+    assert subprocess.run(["pgrep", "-g", str(os.getpgid(0)), "-f", "began"], capture_output=True).stdout == b""
+
+    (tmp_path / "train.py").write_text("def train(params):\n    return params['x']")
+    result = resume_study("study", home=home)
+    assert result.status == "finalized"
+    assert [t.attempt for t in result.trials] == [2, 2, 1]
