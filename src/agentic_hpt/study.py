@@ -113,6 +113,7 @@ class Result:
             if final is None
             else {
                 "fresh_seeds": final.fresh_seeds,
+                "failed_seeds": final.failed_seeds,
                 "mean": final.mean,
                 "sd": final.sd,
                 "holdout": final.holdout,

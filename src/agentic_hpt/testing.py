@@ -58,7 +58,7 @@ class ScriptedChatModel(BaseChatModel):
         def read(message: AIMessage) -> object:
             try:
                 parsed, problem = json.loads(str(message.content)), None
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 parsed, problem = None, error
             return {"raw": message, "parsed": parsed, "parsing_error": problem} if include_raw else parsed
 

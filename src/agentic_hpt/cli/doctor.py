@@ -65,7 +65,7 @@ def _checks(settings: Settings) -> Iterator[_Check]:
         there = importlib.util.find_spec(module) is not None
         yield f"extra {extra}", None, "installed" if there else f"not installed: pip install 'agentic-hpt[{extra}]'"
     for key in _KEYS:
-        yield key, None, "set" if os.environ.get(key) else "not set"
+        yield key, None, "set" if settings.has_variable(key) else "not set"
     yield "home", *_home(settings.home)
     yield "ledger", *_tried(lambda: _ledger(settings))
     yield "MLflow store", *_tried(lambda: _mlflow(settings.resolve_tracking_uri(MlflowConfig())))

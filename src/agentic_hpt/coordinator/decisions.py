@@ -15,13 +15,16 @@ ActionType = Literal["continue", "finalize", "propose"]
 MAX_PROPOSALS = 8
 MAX_ACTIONS = 4
 _REASON = 500
+# Whole numbers without a bound can't be made floats or kept in a database.
+_Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+_TrialId = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class _Action(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     reason: str = Field(min_length=1, max_length=4 * _REASON)
-    evidence: tuple[int, ...] = Field((), max_length=20)
+    evidence: tuple[_TrialId, ...] = Field((), max_length=20)
     """Ids of the trials that the action rests on."""
 
 
@@ -35,7 +38,7 @@ class Propose(_Action):
     """Try these configurations in the next round, beside the workers."""
 
     type: Literal["propose"] = "propose"
-    configurations: tuple[dict[str, bool | int | float | str | None], ...] = Field(
+    configurations: tuple[dict[str, bool | _Whole | float | str | None], ...] = Field(
         min_length=1, max_length=MAX_PROPOSALS
     )
 
@@ -68,7 +71,12 @@ def parse_decision(answer: object) -> Decision:
         for entry in error.errors()[:5]:
             where = ".".join(str(part) for part in entry["loc"]) or "answer"
             lines.append(f"{where}: {entry['msg']}"[:300])
-        raise CoordinatorError("the answer does not fit the schema: " + "; ".join(lines)) from None
+        raise CoordinatorError("the answer does not fit the schema: " + encodable("; ".join(lines))) from None
+
+
+def encodable(text: str) -> str:
+    """Give `text` with lone halves of surrogate pairs spelled out: they can be neither sent nor stored."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def answer_schema(space: SearchSpace, allowed: tuple[ActionType, ...]) -> JsonObject:

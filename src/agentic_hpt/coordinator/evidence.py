@@ -59,9 +59,9 @@ def build_evidence(situation: Situation) -> JsonObject:
 
 
 def render(evidence: JsonObject) -> str:
-    """Give the evidence as text for a model: JSON, a key a line, so that names in it stay data."""
+    """Give the evidence as text for a model: JSON, a key a line. No text in it can close the tag around it."""
     lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=True)}" for key, value in evidence.items()]
-    return "{\n" + ",\n".join(lines) + "\n}"
+    return "{\n" + ",\n".join(lines).replace("<", "\\u003c") + "\n}"
 
 
 def select_trials(situation: Situation, trials: Sequence[Trial]) -> list[Trial]:

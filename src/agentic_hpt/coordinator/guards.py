@@ -49,7 +49,12 @@ def allowed(situation: Situation) -> tuple[Literal["continue", "propose", "final
 
 def judge(decision: Decision, situation: Situation) -> tuple[ActionRecord, ...]:
     """Give each action with its verdict. At least one is accepted: the study goes on when all others are refused."""
-    records = [_judge_one(action, situation) for action in decision.actions]
+    records: list[ActionRecord] = []
+    for action in decision.actions:
+        if action.type == "propose" and any(r.type == "propose" and r.verdict != "refused" for r in records):
+            records.append(_record(action, "refused", "one propose is taken; put all configurations into it"))
+        else:
+            records.append(_judge_one(action, situation))
     if all(record.verdict == "refused" or record.type == "propose" for record in records):
         why = "nothing asked for ends the search"
         records.append(ActionRecord("continue", why, (), "accepted", "budget is left and the target is not reached"))
@@ -72,7 +77,8 @@ def _judge_one(action: Continue | Propose | Finalize, situation: Situation) -> A
 
 def _judge_propose(action: Propose, situation: Situation) -> ActionRecord:
     """Keep the configurations that lie in the space and are new, as many as the budget lets."""
-    room = min(situation.usage.trials_left(situation.budget), max(2, situation.round_trials // 2))
+    left = min(situation.usage.trials_left(situation.budget), situation.round_trials)
+    room = min(left, max(2, situation.round_trials // 2))
     tried = [dict(t.params) for t in situation.trials]
     kept: list[dict[str, ParamValue]] = []
     problems: list[str] = []

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from agentic_hpt.config import CoordinatorConfig, mask_secrets
-from agentic_hpt.coordinator.decisions import Decision, parse_decision
+from agentic_hpt.coordinator.decisions import Decision, encodable, parse_decision
 from agentic_hpt.coordinator.guards import judge
 from agentic_hpt.coordinator.prompts import VERSION, coordinator_prompt, repair_prompt
 from agentic_hpt.coordinator.rules import decide_by_policy, decide_by_rules
 from agentic_hpt.errors import CoordinatorError
 from agentic_hpt.protocols import Situation
-from agentic_hpt.records import DecisionRecord, JsonObject, ModelCall
+from agentic_hpt.records import ActionRecord, DecisionRecord, JsonObject, ModelCall
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -75,7 +75,7 @@ class LlmCoordinator:
         started = time.monotonic()
         try:
             decision = await self._ask(situation, calls)
-            record = DecisionRecord(situation.round, "llm", judge(decision, situation), situation.source)
+            record = DecisionRecord(situation.round, "llm", _judged(decision, situation), situation.source)
         except CoordinatorError as error:
             record = decide_by_rules(situation, mask_secrets(error.message)[:500])
         return replace(
@@ -117,7 +117,7 @@ class LlmCoordinator:
         except TimeoutError:
             problem = f"the model did not answer within {self._config.timeout_seconds:g} s"
         except Exception as error:  # a provider may raise anything: all of it means that there is no answer
-            problem = f"the model failed: {type(error).__name__}: {error}"
+            problem = encodable(f"the model failed: {type(error).__name__}: {error}")
         price = self._config.price
         dollars = (reply.input_tokens * price.input + reply.output_tokens * price.output) / 1e6 if price else 0.0
         call = ModelCall(
@@ -158,6 +158,14 @@ class LlmCoordinator:
         return _reply(message, None, messages)
 
 
+def _judged(decision: Decision, situation: Situation) -> tuple[ActionRecord, ...]:
+    """Give the guards' verdicts; what the model wrote goes on to reports and to MLflow without secrets."""
+    return tuple(
+        replace(record, reason=mask_secrets(record.reason), verdict_reason=mask_secrets(record.verdict_reason))
+        for record in judge(decision, situation)
+    )
+
+
 def _no_schema_mode(error: Exception) -> bool:
     """Say whether an error means that the model or its server has no schema mode, so that plain text must do."""
     return isinstance(error, NotImplementedError | ValueError | TypeError) or getattr(error, "status_code", None) in (
@@ -169,7 +177,7 @@ def _no_schema_mode(error: Exception) -> bool:
 
 def _reply(message: AIMessage, parsed: object, prompt: list[BaseMessage]) -> _Reply:
     """Read a message's answer and its tokens; without a count from the provider, four characters are taken for one."""
-    text = message.text if isinstance(message.text, str) else str(message.content)
+    text = encodable(message.text)
     usage = message.usage_metadata
     if usage is not None:
         return _Reply(parsed if parsed is not None else text, text, usage["input_tokens"], usage["output_tokens"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.resources import files
 
 from agentic_hpt.coordinator.decisions import answer_schema
@@ -27,15 +28,14 @@ def coordinator_prompt(situation: Situation) -> tuple[str, JsonObject]:
     since, needed = plateau(situation)
     conclusion = f"After round {situation.round}: {describe_progress(situation)}. {since} trials since the best one; "
     conclusion += "finalize may be accepted." if since >= needed else f"finalize is refused before {needed}."
-    text = _read(VERSION)
-    for name, value in {
+    parts = {
         "actions": "\n".join(_MAY[action] for action in may),
         "conclusion": conclusion,
         "schema": json.dumps(schema),
         "evidence": render(build_evidence(situation)),
-    }.items():
-        text = text.replace("{" + name + "}", value)
-    return text, schema
+    }
+    # In one pass: what is put in may hold such a name itself.
+    return re.sub(r"\{(\w+)\}", lambda found: parts[found[1]], _read(VERSION)), schema
 
 
 def repair_prompt(error: str) -> str:

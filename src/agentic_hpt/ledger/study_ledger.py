@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, bindparam, func, insert, select, update
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from agentic_hpt.errors import FailureKind, LedgerError
@@ -30,6 +30,41 @@ from agentic_hpt.records import (
     TrialState,
     Usage,
     WorkerKind,
+)
+
+# The statements that every trial needs, built once: building them anew costs more than SQLite does.
+_OPEN_ATTEMPTS = (
+    update(attempts)
+    .where(
+        attempts.c.study == bindparam("of_study"),
+        attempts.c.number == bindparam("of_number"),
+        attempts.c.ended.is_(None),
+    )
+    .values(state="lost", ended=bindparam("now"))
+)
+_END_ATTEMPT = (
+    update(attempts)
+    .where(
+        attempts.c.study == bindparam("of_study"),
+        attempts.c.number == bindparam("of_number"),
+        attempts.c.attempt == bindparam("of_attempt"),
+    )
+    .values(state=bindparam("ended_as"), ended=bindparam("now"))
+)
+_SET_ATTEMPT = (
+    update(trials)
+    .where(trials.c.study == bindparam("of_study"), trials.c.number == bindparam("of_number"))
+    .values(attempt=bindparam("to_attempt"))
+)
+_FINISH = (
+    update(trials)
+    .where(
+        trials.c.study == bindparam("of_study"),
+        trials.c.number == bindparam("of_number"),
+        trials.c.attempt == bindparam("of_attempt"),
+        trials.c.state == str(TrialState.RUNNING),
+    )
+    .values({name: bindparam(f"new_{name}") for name in ("state", "metrics", "failure", "message", "seconds", "ended")})
 )
 
 
@@ -115,7 +150,7 @@ class StudyLedger:
         if trial.counted and self._budget.trials is not None and self._counted >= self._budget.trials:
             return None
         with self._transaction() as connection:
-            connection.execute(insert(trials).values(self._row(trial)))
+            connection.execute(insert(trials), self._row(trial))
         self._keep(trial)
         return trial
 
@@ -125,15 +160,14 @@ class StudyLedger:
         if held.finished:
             raise LedgerError(f"trial {number} is {held.state} already; it can't be started again")
         trial = replace(held, attempt=held.attempt + 1)
-        key = (attempts.c.study == self._study, attempts.c.number == number, attempts.c.ended.is_(None))
+        now = time.time()
+        at = {"of_study": self._study, "of_number": number}
+        attempt = {"study": self._study, "number": number, "attempt": trial.attempt, "started": now, "state": "running"}
         with self._transaction() as connection:
-            connection.execute(update(attempts).where(*key).values(state="lost", ended=time.time()))
-            connection.execute(
-                insert(attempts).values(
-                    study=self._study, number=number, attempt=trial.attempt, started=time.time(), state="running"
-                )
-            )
-            connection.execute(update(trials).where(*self._at(number)).values(attempt=trial.attempt))
+            if held.attempt:
+                connection.execute(_OPEN_ATTEMPTS, {**at, "now": now})
+            connection.execute(insert(attempts), attempt)
+            connection.execute(_SET_ATTEMPT, {**at, "to_attempt": trial.attempt})
         self._keep(trial)
         return trial
 
@@ -158,18 +192,12 @@ class StudyLedger:
         )
         now = time.time()
         with self._transaction() as connection:
-            done = connection.execute(
-                update(trials)
-                .where(*self._at(number), trials.c.state == TrialState.RUNNING, trials.c.attempt == attempt)
-                .values(self._row(trial, ended=now))
-            )
-            if done.rowcount != 1:
+            at = {"of_study": self._study, "of_number": number, "of_attempt": attempt}
+            row = self._row(trial, ended=now)
+            new = {f"new_{k}": row[k] for k in ("state", "metrics", "failure", "message", "seconds", "ended")}
+            if connection.execute(_FINISH, {**at, **new}).rowcount != 1:
                 raise LedgerError(f"trial {number} was changed by another process; the answer is refused")
-            connection.execute(
-                update(attempts)
-                .where(attempts.c.study == self._study, attempts.c.number == number, attempts.c.attempt == attempt)
-                .values(state=str(trial.state), ended=now)
-            )
+            connection.execute(_END_ATTEMPT, {**at, "ended_as": str(trial.state), "now": now})
             self._add_reports(connection, trial)
             payload: JsonObject = {"trial": asdict(trial), "started": now - (outcome.seconds or 0.0), "ended": now}
             self._post(connection, "trial", f"trial/{number}/{attempt}", trial.round, payload)
@@ -185,7 +213,7 @@ class StudyLedger:
         ]
         with self._transaction() as connection:
             for trial in imported:
-                connection.execute(insert(trials).values(self._row(trial, ended=now)))
+                connection.execute(insert(trials), self._row(trial, ended=now))
                 self._add_reports(connection, trial)
                 payload: JsonObject = {"trial": asdict(trial), "started": now - (trial.seconds or 0.0), "ended": now}
                 self._post(connection, "trial", f"trial/{trial.id}/1", 0, payload)
@@ -297,9 +325,6 @@ class StudyLedger:
             self._counted += trial.counted
         self._trials[trial.id] = trial
 
-    def _at(self, number: int) -> tuple[ColumnElement[bool], ...]:
-        return (trials.c.study == self._study, trials.c.number == number)
-
     def _row(self, trial: Trial, ended: float | None = None) -> dict[str, object]:
         row: dict[str, object] = {
             "study": self._study,
@@ -344,7 +369,7 @@ class StudyLedger:
 
     def _post(self, connection: Connection, kind: str, key: str, round_: int, payload: JsonObject) -> None:
         row = {"study": self._study, "kind": kind, "key": key, "round": round_, "payload": json.dumps(payload)}
-        connection.execute(insert(outbox).values(**row, claimed=0))
+        connection.execute(insert(outbox), {**row, "claimed": 0})
 
     def _calls_of(self, connection: Connection, round_: int) -> Sequence[str]:
         query = select(model_calls.c.body).where(model_calls.c.study == self._study, model_calls.c.round == round_)

@@ -66,7 +66,7 @@ class SamplerView:
                 self._study.add_trial(frozen)
 
     def _end(self, number: int, frozen: FrozenTrial | None) -> None:
-        """End a running trial where it stands: the order of trials matters to a sampler, so it is that of the ledger."""
+        """End a running trial where it stands: a sampler looks at the order of trials, so it stays the ledger's."""
         from optuna.trial import TrialState as OptunaState
 
         if frozen is None:
