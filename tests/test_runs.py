@@ -279,6 +279,8 @@ def test_bad_input_leaves_nothing_behind(tmp_path: Path, home: Path) -> None:
         {"objective": {"command": ["no-such-program-anywhere", "{learning_rate}"]}},
         {"objective": {"command": ["python3", "{unknown}"]}},
         {"coordinator": {"model": "nobody:model"}},
+        {"objective": {"task": "wine"}, "metric": "accuracy", "space": {"depth": {"int": [1, 2]}}},
+        {"objective": {"task": "wine"}, "metric": "f1", "space": {"dropout": {"float": [0, 0.5]}}},
         {"import_optuna": {"storage": f"sqlite:///{tmp_path}/none.db", "study": "x"}},
     ):
         with pytest.raises(hpt.ConfigError):

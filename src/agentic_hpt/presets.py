@@ -7,7 +7,8 @@ from agentic_hpt.records import JsonObject
 TASKS: tuple[str, ...] = ("breast_cancer", "digits", "wine")
 METRIC = "accuracy"
 
-_TARGETS = {"breast_cancer": 0.995, "digits": 0.992, "wine": 1.0}
+# The other two have so few validation rows that one trial reaches any target by luck.
+_TARGETS = {"digits": 0.992}
 _TRIALS = {"breast_cancer": 40, "digits": 60, "wine": 40}
 
 
@@ -28,7 +29,7 @@ def task_study(task: str) -> JsonObject:
         "objective": {"task": task},
         "metric": METRIC,
         "direction": "maximize",
-        "target": _TARGETS[task],
+        "target": _TARGETS.get(task),
         "space": task_space(),
         "budget": {"trials": _TRIALS[task]},
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -311,7 +311,7 @@ class Study:
 
     def open_parts(
         self,
-        finished: Callable[[FinalReport | None], Awaitable[None]],
+        finished: Callable[[FinalReport | None], None],
         *,
         objective: Objective | None = None,
         chat_model: BaseChatModel | None = None,
@@ -392,7 +392,7 @@ class Study:
         if left:
             listener({"type": "notice", "text": f"MLflow is away: {left} entries wait; `hpt resume` writes them"})
 
-    async def record_end(self, final: FinalReport | None) -> None:
+    def record_end(self, final: FinalReport | None) -> None:
         """Note that the loop has ended; without figures, that the study failed, and why."""
         ledger = self._ledger()
         decisions = ledger.decisions()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,9 @@ def make_objective(config: StudyConfig) -> Objective:
     if described.task is not None:
         from agentic_hpt.objectives.torch_trainer import TorchTrainer
 
-        return TorchTrainer(described.task)
+        trainer = TorchTrainer(described.task)
+        trainer.check(config.space.names, config.metric)
+        return trainer
     if described.python is not None:
         from agentic_hpt.objectives.function import load_function
 
@@ -92,7 +94,7 @@ def open_parts(
     objective: Objective,
     *,
     chat_model: BaseChatModel | None = None,
-    finished: Callable[[FinalReport | None], Awaitable[None]],
+    finished: Callable[[FinalReport | None], None],
 ) -> StudyParts:
     """Put a study's live parts together. Nothing is started yet."""
     from agentic_hpt.coordinator import RulesCoordinator

@@ -108,7 +108,7 @@ def _entry(situation: Situation, trial: Trial) -> JsonObject:
     entry: JsonObject = {"trial": trial.id, "params": {n: _short(v) for n, v in trial.params.items()}}
     value = situation.goal.value(trial)
     if value is not None:
-        entry[situation.goal.metric] = _short(value)
+        entry["value"] = _short(value)
     else:
         entry["state"] = str(trial.failure or trial.state)
     entry["worker"] = trial.worker

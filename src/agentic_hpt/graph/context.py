@@ -43,8 +43,8 @@ class StudyParts:
     objective: Objective
     artifacts: Path
     write_outputs: OutputWriter
-    finished: Callable[[FinalReport | None], Awaitable[None]]
-    """Called when the loop has ended; without figures, no trial was complete."""
+    finished: Callable[[FinalReport | None], None]
+    """Called in the brain thread when the loop has ended; without figures, no trial was complete."""
     model_loader: str | None = None
     """The module whose `load_model` reads a saved model back, if the objective leaves one."""
     mirror: Callable[[Sequence[Trial]], int] | None = None

@@ -101,7 +101,7 @@ class Nodes:
         """Retrain the winner on fresh seeds, score the holdout once, log and register the model, write the report."""
         parts = await self._parts_of(state)
         final = await finalize_study(parts, state["round"], _emitter())
-        await parts.finished(final)
+        await parts.think(parts.finished, final)
         return {"status": "finalized" if final else "failed", "result": final.to_json() if final else {}}
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TorchTrainer", "load_example", "load_model"]
 
+METRICS = ("accuracy", "loss", "train_seconds", "parameters")
 _ACTIVATIONS = {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU", "tanh": "Tanh"}
 _EXAMPLE_ROWS = 3
 _SMOOTHING = 0.1
@@ -69,6 +70,19 @@ class TorchTrainer:
         if task not in TASKS:
             raise ConfigError(f"unknown task {task!r}", f"the tasks are {', '.join(TASKS)}")
         self.task = task
+
+    def check(self, names: Sequence[str], metric: str) -> None:
+        """See that the trainer knows the parameters and the metric. Raises `ConfigError` before a trial is spent."""
+        unknown = [name for name in names if name not in Hyperparameters.__slots__]
+        if unknown:
+            raise ConfigError(
+                f"space: the built-in trainer has no parameter {unknown[0]!r}",
+                f"it knows {', '.join(Hyperparameters.__slots__)}",
+            )
+        if metric not in METRICS:
+            raise ConfigError(
+                f"metric: the built-in trainer does not give {metric!r}", f"it gives {', '.join(METRICS)}"
+            )
 
     def __repr__(self) -> str:
         return f"TorchTrainer({self.task!r})"
