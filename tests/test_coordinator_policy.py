@@ -4,7 +4,6 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from situations import NEW, PLATEAU, SPACE, flat, situation, trial
 
 from agentic_hpt.config import CoordinatorConfig
 from agentic_hpt.coordinator import LlmCoordinator, RulesCoordinator
@@ -13,6 +12,7 @@ from agentic_hpt.coordinator.guards import allowed, judge, plateau
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import ActionRecord, Budget, DecisionRecord, Goal, ModelCall, TrialState, Usage
 from agentic_hpt.testing import ScriptedChatModel, decide
+from situations import NEW, PLATEAU, SPACE, flat, situation, trial
 
 FORCED = {
     "target": situation([0.5, 0.95, 0.7]),

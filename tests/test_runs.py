@@ -155,6 +155,33 @@ def test_a_study_in_which_nothing_completes_fails_and_says_why(home: Path) -> No
     assert "the data is missing" in str(result.to_json()["error"])
 
 
+@pytest.mark.parametrize("executor", ["inline", "processes"])
+@pytest.mark.parametrize(
+    ("answer", "said"), [("None", "nothing"), ("'0.9'", "'0.9'"), ("{'other': 1.0}", "other"), ("[0.5]", "0.5")]
+)
+def test_an_objective_without_a_usable_answer_is_refused(
+    tmp_path: Path, home: Path, executor: str, answer: str, said: str
+) -> None:
+    code = f"def train(params):\n    return {answer}"
+    with pytest.raises(hpt.ConfigError, match="first answer can't be used") as refused:
+        run_study(StudyConfig.from_mapping(describe(tmp_path, code, executor=executor)), home=home)
+    assert refused.value.exit_code == 2
+    assert said in str(refused.value)
+    assert "'score'" in refused.value.message
+    assert list_studies(home) == [], "the name stays free"
+    assert list((home / "artifacts").iterdir()) == []
+    good = describe(tmp_path, "def train(params):\n    return 1.0", executor="inline", budget={"trials": 2})
+    assert run_study(StudyConfig.from_mapping(good), home=home).status == "finalized"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["home", "train.py"]
+
+
+def test_an_objective_that_is_always_nan_ends_with_exit_code_2(home: Path) -> None:
+    result = run(home, objective=lambda params: float("nan"), budget=hpt.Budget(trials=3))
+    assert (result.status, result.exit_code) == ("failed", 2)
+    assert {t.failure for t in result.trials} == {FailureKind.NAN}
+    assert "nan" in str(result.error)
+
+
 def test_the_time_budget_ends_trials_that_run(tmp_path: Path, home: Path) -> None:
     slow = "import time\ndef train(params):\n    time.sleep(600)"
     description = describe(tmp_path, slow, budget={"minutes": 0.1}, executor="processes", parallel=2)

@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
+from agentic_hpt import wiring
 from agentic_hpt.config import StudyConfig, mask_secrets
 from agentic_hpt.errors import ConfigError, HptError
 from agentic_hpt.graph import build_graph
@@ -75,7 +76,9 @@ def _create(state: Mapping[str, object]) -> Study:
     if not fields.get("objective"):
         raise ConfigError("the input names no objective", 'start with {"objective": {"task": "wine"}}')
     fields.setdefault("study", f"studio-{datetime.now():%Y%m%d-%H%M%S}")
-    return Study.create(StudyConfig.from_mapping(fields, where="input"))
+    config = StudyConfig.from_mapping(fields, where="input")
+    wiring.make_objective(config)  # bad input is refused before anything is made
+    return Study.create(config)
 
 
 async def _close(study: Study, parts: StudyParts) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypeVar
@@ -31,6 +33,7 @@ from agentic_hpt.space import Parameter, SearchSpace
 if TYPE_CHECKING:
     from filelock import BaseFileLock
     from langchain_core.language_models import BaseChatModel
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
     from agentic_hpt.graph.context import StudyParts
     from agentic_hpt.ledger import LedgerStore, StudyLedger, StudyRow
@@ -43,6 +46,7 @@ Listener = Callable[[JsonObject], None]
 Status = Literal["running", "stopped", "finalized", "failed"]
 _LAST_WRITES_SECONDS = 60.0
 _EXIT_CODES = {"finalized": 0, "failed": 1, "stopped": 3, "running": 3}
+_OBJECTIVES_FAULT = {FailureKind.NAN, FailureKind.INVALID_OUTPUT}
 _CTRL_C = 130
 
 
@@ -68,8 +72,12 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0 finished, 1 failed, 3 stopped with work left, 130 Ctrl-C."""
-        return _CTRL_C if self.interrupted else _EXIT_CODES[self.status]
+        """0 finished, 1 failed, 2 failed for an objective without a usable answer, 3 stopped, 130 Ctrl-C."""
+        if self.interrupted:
+            return _CTRL_C
+        if self.status == "failed" and {t.failure for t in self.trials} <= _OBJECTIVES_FAULT:
+            return 2
+        return _EXIT_CODES[self.status]
 
     def report(self, path: str | Path) -> Path:
         """Write the report as one HTML page and give its path."""
@@ -341,30 +349,34 @@ class Study:
             task.cancel()
 
         restore = _handle_signals(stop)
+        discard = False
         try:
             await task
         except asyncio.CancelledError:
             if not received:
                 raise
             await parts.think(self._store.set_status, self._row.uid, "stopped", "user")
+        except ConfigError:
+            discard = not any(t.finished for t in parts.ledger.trials())
+            raise
         except Exception as error:
             self._note_failure(error)
             raise
         finally:
             await parts.close()
+            if discard:
+                self._discard()
             restore()
         return received[0] if received else None
 
     async def _loop(self, parts: StudyParts, listener: Listener) -> None:
-        from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-
         from agentic_hpt.graph import build_graph, recursion_limit
 
         async def parts_of(state: Mapping[str, object]) -> StudyParts:
             return parts
 
         budget = self.config.limits_of_study
-        async with AsyncSqliteSaver.from_conn_string(str(self._settings.checkpoints)) as saver:
+        async with _checkpointer(self._settings.checkpoints) as saver:
             graph = build_graph(parts_of, saver)
             config = {
                 "configurable": {"thread_id": self._row.uid},
@@ -402,6 +414,12 @@ class Study:
             self._store.set_status(self._row.uid, "finalized", stopped_by)
             return
         self._store.set_status(self._row.uid, "failed", stopped_by, _why_nothing_was_found(ledger.trials()))
+
+    def _discard(self) -> None:
+        """Remove the study: its objective was refused at its first answer, so the name stays free."""
+        self._release()
+        self._store.discard(self._row.uid)
+        shutil.rmtree(self.artifacts, ignore_errors=True)
 
     def _note_failure(self, error: Exception) -> None:
         try:
@@ -652,6 +670,26 @@ def _why_nothing_was_found(trials: Sequence[Trial]) -> str:
     example = next(t for t in failed if str(t.failure) == kinds[0])
     last_line = example.message.strip().splitlines()[-1] if example.message.strip() else ""
     return f"no trial was completed; {len(failed)} failed, most by {kinds[0]}: {mask_secrets(last_line)[:300]}"
+
+
+@asynccontextmanager
+async def _checkpointer(path: Path) -> AsyncIterator[AsyncSqliteSaver]:
+    """Open the checkpoint store, and close it for good.
+
+    A graph that fails leaves writes under way. One that got its INSERT in before the connection closed would keep the
+    store locked for as long as its traceback lives: so the close waits for the saver's lock, and rolls back.
+    """
+    import aiosqlite
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+    connection = await aiosqlite.connect(path)
+    saver = AsyncSqliteSaver(connection)
+    try:
+        yield saver
+    finally:
+        async with saver.lock:
+            await connection.rollback()
+            await connection.close()
 
 
 def _run_coroutine(work: Coroutine[object, object, T]) -> T:

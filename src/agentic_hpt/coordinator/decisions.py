@@ -15,6 +15,7 @@ ActionType = Literal["continue", "finalize", "propose"]
 MAX_PROPOSALS = 8
 MAX_ACTIONS = 4
 _REASON = 500
+_MAX_BRACES = 100
 # Whole numbers without a bound can't be made floats or kept in a database.
 _Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 _TrialId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -125,12 +126,14 @@ def _value_schema(parameter: Parameter) -> JsonObject:
 def _first_object(text: str) -> object:
     """Find the first JSON object in text (models wrap it in words or code fences)."""
     decoder = json.JSONDecoder(parse_constant=_refuse_constant)
-    start = text.find("{")
-    while start >= 0:
+    start = -1
+    for _ in range(_MAX_BRACES):
+        start = text.find("{", start + 1)
+        if start < 0:
+            break
         try:
-            found, _ = decoder.raw_decode(text, start)
+            found, _end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
-            start = text.find("{", start + 1)
             continue
         return found
     raise CoordinatorError("the answer holds no JSON object")

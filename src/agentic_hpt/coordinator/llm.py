@@ -176,11 +176,15 @@ def _no_schema_mode(error: Exception) -> bool:
 
 
 def _reply(message: AIMessage, parsed: object, prompt: list[BaseMessage]) -> _Reply:
-    """Read a message's answer and its tokens; without a count from the provider, four characters are taken for one."""
+    """Read a message's answer and its tokens; without a count from the provider, four characters are taken for one.
+
+    The text counts, and `parsed` only without one: LangChain's parser completes JSON that was cut off, and its numbers.
+    """
     text = encodable(message.text)
+    answer = text if text.strip() else parsed or text
     usage = message.usage_metadata
     if usage is not None:
-        return _Reply(parsed if parsed is not None else text, text, usage["input_tokens"], usage["output_tokens"])
+        return _Reply(answer, text, usage["input_tokens"], usage["output_tokens"])
     asked = sum(len(str(m.content)) for m in prompt)
     counted = asked // _CHARACTERS_PER_TOKEN, len(text) // _CHARACTERS_PER_TOKEN
-    return _Reply(parsed if parsed is not None else text, text, *counted)
+    return _Reply(answer, text, *counted)

@@ -56,6 +56,8 @@ class StudyParts:
     rounds_read: set[int] = field(default_factory=set)
     best: Trial | None = None
     """The search's best trial so far, for the live view."""
+    described: bool = False
+    """Whether the study's description was put into the outbox."""
     failed_rounds: int = 0
     """Rounds in a row, up to now and in this process, in which every worker failed."""
     executor_ready: asyncio.Task[None] | None = None

@@ -13,9 +13,9 @@ from agentic_hpt.config import mask_secrets
 from agentic_hpt.errors import HptError, LedgerError, TrackerAway
 from agentic_hpt.graph.context import Emit, PartsOf, StudyParts
 from agentic_hpt.graph.finalizing import finalize_study
-from agentic_hpt.graph.running import ledger_error, run_assignment
+from agentic_hpt.graph.running import fatal_error, run_assignment
 from agentic_hpt.graph.state import StudyState, TuneInput
-from agentic_hpt.records import Assignment, DecisionRecord, JsonObject, Trial
+from agentic_hpt.records import Assignment, DecisionRecord, Trial
 
 
 class Nodes:
@@ -25,10 +25,8 @@ class Nodes:
         self._parts_of = parts_of
 
     async def define_parameters(self, state: StudyState) -> StudyState:
-        """Log the study; its ledger is open and its description validated."""
+        """Begin: the description is validated, the ledger open; MLflow is told with the first trial that ends."""
         parts = await self._parts_of(state)
-        description: JsonObject = {"study": parts.name, "uid": parts.ledger.uid, "config": parts.config.to_json()}
-        await parts.think(parts.ledger.post_study, description)
         return {"uid": parts.ledger.uid, "round": 0, "assignments": [], "finalize": False, "status": "running"}
 
     async def start_workers(self, state: StudyState) -> StudyState:
@@ -57,7 +55,7 @@ class Nodes:
         try:
             ended = await run_assignment(parts, assignment, emit)
         except BaseExceptionGroup as group:
-            fatal = ledger_error(group)
+            fatal = fatal_error(group)
             if fatal is not None:
                 raise fatal from group
             error = _describe(group.exceptions[0])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from agentic_hpt.errors import FailureKind, LedgerError
+from agentic_hpt.errors import ConfigError, FailureKind, LedgerError
 from agentic_hpt.graph.context import Emit, StudyParts
-from agentic_hpt.records import Assignment, Outcome, Proposal, Report, Trial, TrialState
+from agentic_hpt.records import Assignment, JsonObject, Outcome, Proposal, Report, Trial, TrialState
 
 _TICK_SECONDS = 5.0
 
@@ -65,6 +65,7 @@ async def run_trial(parts: StudyParts, trial: Trial, emit: Emit, *, search: bool
         if not timer.expired():
             raise
         outcome = Outcome.failed(FailureKind.CANCELLED, "the study's time budget ended while the trial ran")
+    await parts.think(_check_contract, parts, outcome)
     told = await asyncio.shield(parts.think(_tell, parts, trial, outcome, search))
     emit(_event(parts, told))
     return told
@@ -102,6 +103,11 @@ def _next_trial(parts: StudyParts, assignment: Assignment, position: int) -> Tri
 
 
 def _tell(parts: StudyParts, trial: Trial, outcome: Outcome, search: bool) -> Trial:
+    if not parts.described:
+        # Not before: a study whose objective is refused leaves nothing in MLflow.
+        description: JsonObject = {"study": parts.name, "uid": parts.ledger.uid, "config": parts.config.to_json()}
+        parts.ledger.post_study(description)
+        parts.described = True
     told = parts.ledger.finish(trial.id, trial.attempt, _checked(parts, outcome))
     if search:
         parts.pruner.ended(trial.id, told.state is TrialState.COMPLETE)
@@ -109,6 +115,18 @@ def _tell(parts: StudyParts, trial: Trial, outcome: Outcome, search: bool) -> Tr
     if parts.unticked() > _TICK_SECONDS:
         parts.tick()
     return told
+
+
+def _check_contract(parts: StudyParts, outcome: Outcome) -> None:
+    """Refuse an objective whose first answer is not what an objective answers: nothing would ever come of the study.
+
+    Raises `ConfigError` before anything is told.
+    """
+    if outcome.failure is FailureKind.INVALID_OUTPUT and not any(t.finished for t in parts.ledger.trials()):
+        raise ConfigError(
+            f"the objective's first answer can't be used: {outcome.message}",
+            "mend the objective and run again; the study's name stays free",
+        )
 
 
 def _checked(parts: StudyParts, outcome: Outcome) -> Outcome:
@@ -139,11 +157,11 @@ def _event(parts: StudyParts, trial: Trial) -> dict[str, object]:
     }
 
 
-def ledger_error(group: BaseExceptionGroup[BaseException]) -> LedgerError | None:
-    """Find the ledger's error among those of a worker's trials: it stops the study, the others don't."""
+def fatal_error(group: BaseExceptionGroup[BaseException]) -> LedgerError | ConfigError | None:
+    """Find what stops the whole study among the errors of a worker's trials: the ledger's, or a refused objective."""
     for error in group.exceptions:
-        if isinstance(error, LedgerError):
+        if isinstance(error, LedgerError | ConfigError):
             return error
         if isinstance(error, BaseExceptionGroup):
-            return ledger_error(error)
+            return fatal_error(error)
     return None

@@ -5,6 +5,7 @@ Other Optuna processes and optuna-dashboard read the mirror. Nothing is ever rea
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -87,7 +88,9 @@ def open_mirror(storage: str, name: str, uid: str, goal: Goal) -> Study:
             f"optuna_storage: the storage holds another study named {name!r}", "use another storage or study name"
         )
     study.set_user_attr("hpt_uid", uid)
-    study.set_metric_names([goal.metric])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([goal.metric])
     return study
 
 

@@ -8,7 +8,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from agentic_hpt.errors import StudyExists, StudyNotFound
@@ -103,6 +103,15 @@ class LedgerStore:
     def open_study(self, row: StudyRow, *, budget: Budget, seed: int) -> StudyLedger:
         """Open one study's records."""
         return StudyLedger(self._engine, row.id, row.uid, budget=budget, seed=seed)
+
+    def discard(self, uid: str) -> None:
+        """Remove a study that never came to anything, with all its rows."""
+        row = self.by_uid(uid)
+        with self._engine.begin() as connection:
+            for table in reversed(schema.metadata.sorted_tables):
+                if "study" in table.c:
+                    connection.execute(delete(table).where(table.c.study == row.id))
+            connection.execute(delete(schema.studies).where(schema.studies.c.id == row.id))
 
     def by_uid(self, uid: str) -> StudyRow:
         """Give a study by its unique id. Raises `StudyNotFound`."""

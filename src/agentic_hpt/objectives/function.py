@@ -102,8 +102,9 @@ def _import_file(path: Path, spec: str) -> ModuleType:
     path = path.resolve()
     if not path.is_file():
         raise ConfigError(f"{spec!r}: there is no file {path}", "paths start at the study file's folder")
-    # Its own name could be that of a library, or of another study's file.
-    name = f"hpt_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    # Its own name could be that of a library, or of another study's file; and a file that changed is another module.
+    digest = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()
+    name = f"hpt_file_{path.stem}_{digest[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     loader_spec = importlib.util.spec_from_file_location(name, path)
@@ -129,6 +130,8 @@ def _import_module(name: str, base: str, spec: str) -> ModuleType:
 def _importing(spec: str, what: str, folder: str) -> Iterator[None]:
     if folder not in sys.path:
         sys.path.insert(0, folder)
+    writes_bytecode = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # the user's folder is not ours to write to
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
@@ -137,6 +140,8 @@ def _importing(spec: str, what: str, folder: str) -> Iterator[None]:
             f"{spec!r}: importing {what} failed: {type(error).__name__}: {error}",
             "see that it can be imported by itself, without running anything",
         ) from error
+    finally:
+        sys.dont_write_bytecode = writes_bytecode
 
 
 def _takes_trial(function: Callable[..., object]) -> bool:
