@@ -87,9 +87,9 @@ def describe_progress(situation: Situation) -> str:
         return f"no trial is complete yet; {_left(situation)}"
     before = goal.best(t for t in situation.trials if t.round < situation.round)
     value, old = goal.value(best), goal.value(before) if before is not None else None
-    text = f"best {goal.metric} {value:g} (trial {best.id}, worker {best.worker})"
+    text = f"best {goal.metric} {value:.5g} (trial {best.id}, worker {best.worker})"
     if value is not None and old is not None and situation.round > 1:
-        text += f", {value - old:+g} in round {situation.round}" if value != old else ", no gain in this round"
+        text += f", {value - old:+.3g} in round {situation.round}" if value != old else ", no gain in this round"
     if goal.target is not None:
         text += f"; target {goal.target:g} not reached"
     return f"{text}; {_left(situation)}"
