@@ -84,7 +84,6 @@ def test_each_epoch_is_reported_and_the_last_one_is_the_result(tmp_path):
     last = outcome.reports[-1].metrics
     assert {k: outcome.values[k] for k in last} == dict(last)
     assert outcome.values["parameters"] == 13 * 64 + 64 + 64 * 3 + 3
-    assert outcome.values["train_seconds"] > 0
     assert run("wine", job(tmp_path, params), metric="loss").values["loss"] == last["loss"]
 
 

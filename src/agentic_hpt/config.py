@@ -240,6 +240,11 @@ class StudyConfig(_Strict):
             if "metric" in merged or "direction" in merged or "space" in merged:
                 preset.pop("target")
             merged = {**preset, **merged}
+        elif isinstance(objective, Mapping) and objective.get("task") is not None:
+            raise ConfigError(
+                f"{where}: objective.task: {objective['task']!r} is no built-in task",
+                f"the tasks are {', '.join(TASKS)}",
+            )
         if isinstance(merged.get("metric"), list | tuple):
             raise ConfigError(
                 f"{where}: metric: {merged['metric']!r}: several objectives are not supported yet", "name one metric"
@@ -264,6 +269,13 @@ class StudyConfig(_Strict):
         return cls.from_mapping(data, where=path.name)
 
 
+_FORMS = {
+    "coordinator.model": "write provider:name, such as openai:gpt-5-mini, or rules",
+    "objective.python": "write train.py:train or package.module:function",
+    "objective.final": "write train.py:score or package.module:function",
+}
+
+
 def _explained(error: ValidationError, where: str) -> ConfigError:
     """Turn pydantic's errors into lines that name the key, the value and the remedy."""
     lines = []
@@ -279,6 +291,8 @@ def _explained(error: ValidationError, where: str) -> ConfigError:
             lines.append(f"{head}: unknown key; {hint}")
         elif entry["type"] == "missing":
             lines.append(f"{head}: this key is missing")
+        elif entry["type"] == "string_pattern_mismatch" and key in _FORMS:
+            lines.append(f"{head}: {mask_secrets(repr(entry['input']))[:200]}: {_FORMS[key]}")
         elif entry["type"] == "value_error":
             lines.append(f"{head}: {entry['msg'].removeprefix('Value error, ')}")
         else:

@@ -45,6 +45,7 @@ T = TypeVar("T")
 Listener = Callable[[JsonObject], None]
 Status = Literal["running", "stopped", "finalized", "failed"]
 _LAST_WRITES_SECONDS = 60.0
+_TRACES_SECONDS = 5.0
 _EXIT_CODES = {"finalized": 0, "failed": 1, "stopped": 3, "running": 3}
 _OBJECTIVES_FAULT = {FailureKind.NAN, FailureKind.INVALID_OUTPUT}
 _CTRL_C = 130
@@ -370,7 +371,7 @@ class Study:
         return received[0] if received else None
 
     async def _loop(self, parts: StudyParts, listener: Listener) -> None:
-        from agentic_hpt.graph import build_graph, recursion_limit
+        from agentic_hpt.graph import build_graph, flush_traces, recursion_limit
 
         async def parts_of(state: Mapping[str, object]) -> StudyParts:
             return parts
@@ -400,6 +401,7 @@ class Study:
             start = None if begun else {"study": self.name}
             async for event in graph.astream(start, config, stream_mode="custom", durability="sync"):  # type: ignore[call-overload]
                 listener(event)
+        await asyncio.to_thread(flush_traces, _TRACES_SECONDS)
         left = await parts.tracker.drain(_LAST_WRITES_SECONDS)
         if left:
             listener({"type": "notice", "text": f"MLflow is away: {left} entries wait; `hpt resume` writes them"})

@@ -72,12 +72,7 @@ def parse_decision(answer: object) -> Decision:
         for entry in error.errors()[:5]:
             where = ".".join(str(part) for part in entry["loc"]) or "answer"
             lines.append(f"{where}: {entry['msg']}"[:300])
-        raise CoordinatorError("the answer does not fit the schema: " + encodable("; ".join(lines))) from None
-
-
-def encodable(text: str) -> str:
-    """Give `text` with lone halves of surrogate pairs spelled out: they can be neither sent nor stored."""
-    return text.encode("utf-8", "backslashreplace").decode()
+        raise CoordinatorError("the answer does not fit the schema: " + "; ".join(lines)) from None
 
 
 def answer_schema(space: SearchSpace, allowed: tuple[ActionType, ...]) -> JsonObject:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from agentic_hpt.config import CoordinatorConfig, mask_secrets
-from agentic_hpt.coordinator.decisions import Decision, encodable, parse_decision
+from agentic_hpt.coordinator.decisions import Decision, parse_decision
 from agentic_hpt.coordinator.guards import judge
 from agentic_hpt.coordinator.prompts import VERSION, coordinator_prompt, repair_prompt
 from agentic_hpt.coordinator.rules import decide_by_policy, decide_by_rules
@@ -117,7 +117,7 @@ class LlmCoordinator:
         except TimeoutError:
             problem = f"the model did not answer within {self._config.timeout_seconds:g} s"
         except Exception as error:  # a provider may raise anything: all of it means that there is no answer
-            problem = encodable(f"the model failed: {type(error).__name__}: {error}")
+            problem = _encodable(f"the model failed: {type(error).__name__}: {error}")
         price = self._config.price
         dollars = (reply.input_tokens * price.input + reply.output_tokens * price.output) / 1e6 if price else 0.0
         call = ModelCall(
@@ -166,6 +166,11 @@ def _judged(decision: Decision, situation: Situation) -> tuple[ActionRecord, ...
     )
 
 
+def _encodable(text: str) -> str:
+    """Give `text` with lone halves of surrogate pairs spelled out: they can be neither sent nor stored."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _no_schema_mode(error: Exception) -> bool:
     """Say whether an error means that the model or its server has no schema mode, so that plain text must do."""
     return isinstance(error, NotImplementedError | ValueError | TypeError) or getattr(error, "status_code", None) in (
@@ -180,7 +185,7 @@ def _reply(message: AIMessage, parsed: object, prompt: list[BaseMessage]) -> _Re
 
     The text counts, and `parsed` only without one: LangChain's parser completes JSON that was cut off, and its numbers.
     """
-    text = encodable(message.text)
+    text = _encodable(message.text)
     answer = text if text.strip() else parsed or text
     usage = message.usage_metadata
     if usage is not None:

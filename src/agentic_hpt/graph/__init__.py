@@ -1,7 +1,7 @@
 """The loop as a LangGraph graph: define_parameters, start_workers, tune by Send, coordinator, finalize."""
 
-from agentic_hpt.graph.build import build_graph, recursion_limit
+from agentic_hpt.graph.build import build_graph, flush_traces, recursion_limit
 from agentic_hpt.graph.context import StudyParts
 from agentic_hpt.graph.state import StudyState
 
-__all__ = ["StudyParts", "StudyState", "build_graph", "recursion_limit"]
+__all__ = ["StudyParts", "StudyState", "build_graph", "flush_traces", "recursion_limit"]

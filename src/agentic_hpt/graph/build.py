@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from langgraph.graph import END, START, StateGraph
@@ -37,6 +38,15 @@ def build_graph(
     graph.add_conditional_edges("coordinator", nodes.route, ["start_workers", "finalize"])
     graph.add_edge("finalize", END)
     return graph.compile(checkpointer=checkpointer, name="agentic-hpt")
+
+
+def flush_traces(seconds: float) -> None:
+    """Send what LangSmith tracing still holds, for at most `seconds`: its own thread ends with the process. Blocking."""
+    from langchain_core.tracers.langchain import wait_for_all_tracers
+
+    flush = threading.Thread(target=wait_for_all_tracers, daemon=True)
+    flush.start()
+    flush.join(seconds)
 
 
 def recursion_limit(budget: Budget) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TorchTrainer", "load_example", "load_model"]
 
-METRICS = ("accuracy", "loss", "train_seconds", "parameters")
+METRICS = ("accuracy", "loss", "parameters")
 _ACTIVATIONS = {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU", "tanh": "Tanh"}
 _EXAMPLE_ROWS = 3
 _SMOOTHING = 0.1
@@ -93,11 +92,9 @@ class TorchTrainer:
 
     def run(self, params: Params, trial: TrialHandle) -> object:
         """Train; give validation accuracy and loss (cross-entropy, nats), seconds, and the number of weights."""
-        started = time.perf_counter()
         model, figures = _train(Hyperparameters.read(params), trial.seed, load(self.task), trial)
         return {
             **figures,
-            "train_seconds": time.perf_counter() - started,
             "parameters": sum(p.numel() for p in model.parameters()),
         }
 
