@@ -2,9 +2,9 @@
 
     python bench/overhead.py [--trials 500] [--repeats 3] [--json FILE]
 
-Each line is the median of the repeats: trials per second of the loop (from the first round to the last decision), CPU
+Each line is the median of the repeats: trials per second of the loop (from the first round to the last trial), CPU
 milliseconds a trial of the driver (with its trial processes), and the ratio to bare Optuna on SQLite. `mlflow on` means
-that the writer process runs beside the loop and competes for the cores; its own drain rate is a line of its own. A no-op
+that the writer process runs beside the loop and competes for the cores; what it drains has a column of its own. A no-op
 trial has 4 parameters and 10 reports.
 """
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import datetime
-from functools import cache
+from functools import cache, wraps
 from typing import TYPE_CHECKING
 
 from agentic_hpt import wiring
@@ -24,6 +24,7 @@ from agentic_hpt.study import Study
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
 
+    from agentic_hpt.graph.build import Node
     from agentic_hpt.graph.context import StudyParts
     from agentic_hpt.graph.state import StudyState
 
@@ -33,6 +34,7 @@ class ServerStudies:
 
     def __init__(self) -> None:
         self._open: dict[str, StudyParts] = {}
+        self._studies: dict[str, Study] = {}
         # When the server goes on with a round after a restart, its workers ask for the same parts at once.
         self._opening = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
@@ -61,12 +63,39 @@ class ServerStudies:
 
         parts = await asyncio.to_thread(study.open_parts, finished)
         self._open[study.uid] = parts
+        self._studies[study.uid] = study
         await parts.start()
         return parts
+
+    def watch(self, node: Node) -> Node:
+        """Wrap a node so that a run which fails, or is cancelled, lets its study go; the person sees why it failed."""
+
+        @wraps(node)
+        async def watched(state: Mapping[str, object]) -> StudyState:
+            try:
+                return await node(state)
+            except (HptError, asyncio.CancelledError) as error:
+                uid = state.get("uid")
+                if isinstance(uid, str) and uid in self._open:
+                    # Shielded by being a task of its own: the one that runs here may be cancelled already.
+                    await asyncio.shield(asyncio.create_task(self._fail(uid, error)))
+                if isinstance(error, HptError):
+                    raise ValueError(mask_secrets(str(error))) from error
+                raise
+
+        return watched
+
+    async def _fail(self, uid: str, error: BaseException) -> None:
+        parts = self._open.pop(uid)
+        study = self._studies.pop(uid)
+        await parts.close()
+        await asyncio.to_thread(study.settle, error)
+        await asyncio.to_thread(study.close)
 
     def _end(self, study: Study) -> None:
         """Close a study's parts behind the back of its last node, which need not wait for that."""
         closing = asyncio.get_running_loop().create_task(_close(study, self._open.pop(study.uid)))
+        self._studies.pop(study.uid)
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
@@ -93,4 +122,4 @@ def _studies() -> ServerStudies:
 
 def graph() -> CompiledStateGraph[StudyState, None, StudyInput, StudyState]:
     """Build the graph for LangGraph's server."""
-    return build_graph(_studies().parts_of)
+    return build_graph(_studies().parts_of, watch=_studies().watch)

@@ -258,7 +258,6 @@ class DecisionRecord:
     tokens: int = 0
     dollars: float = 0.0
     seconds: float = 0.0
-    evidence: str = ""
 
     def accepted(self, type_: str) -> ActionRecord | None:
         """Give the first action of this type that a guard let through."""

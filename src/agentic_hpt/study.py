@@ -350,23 +350,17 @@ class Study:
             task.cancel()
 
         restore = _handle_signals(stop)
-        discard = False
+        ended: BaseException | None = None
         try:
             await task
-        except asyncio.CancelledError:
+        except (Exception, asyncio.CancelledError) as error:
+            ended = error
             if not received:
                 raise
-            await parts.think(self._store.set_status, self._row.uid, "stopped", "user")
-        except ConfigError:
-            discard = not any(t.finished for t in parts.ledger.trials())
-            raise
-        except Exception as error:
-            self._note_failure(error)
-            raise
         finally:
             await parts.close()
-            if discard:
-                self._discard()
+            if ended is not None:
+                self.settle(ended)
             restore()
         return received[0] if received else None
 
@@ -397,6 +391,8 @@ class Study:
                     "resumed": begun,
                 }
             )
+            if parts.mirror is not None:
+                await parts.think(parts.mirror, ())  # a storage that can't be used is refused before trials run
             await parts.start()
             start = None if begun else {"study": self.name}
             async for event in graph.astream(start, config, stream_mode="custom", durability="sync"):  # type: ignore[call-overload]
@@ -417,16 +413,21 @@ class Study:
             return
         self._store.set_status(self._row.uid, "failed", stopped_by, _why_nothing_was_found(ledger.trials()))
 
-    def _discard(self) -> None:
-        """Remove the study: its objective was refused at its first answer, so the name stays free."""
-        self._release()
-        self._store.discard(self._row.uid)
-        shutil.rmtree(self.artifacts, ignore_errors=True)
+    def settle(self, error: BaseException) -> None:
+        """Note why a run ended before its end, when its parts are closed.
 
-    def _note_failure(self, error: Exception) -> None:
+        A study whose objective was refused at its first answer is removed, so that the name stays free.
+        """
         try:
-            text = error.message if isinstance(error, HptError) else f"{type(error).__name__}: {error}"
-            self._store.set_status(self._row.uid, "stopped", "error", mask_secrets(text)[:2000])
+            if isinstance(error, asyncio.CancelledError):
+                self._store.set_status(self._row.uid, "stopped", "user")
+            elif isinstance(error, ConfigError) and not any(t.finished for t in self._ledger().trials()):
+                self._release()
+                self._store.discard(self._row.uid)
+                shutil.rmtree(self.artifacts, ignore_errors=True)
+            else:
+                text = error.message if isinstance(error, HptError) else f"{type(error).__name__}: {error}"
+                self._store.set_status(self._row.uid, "stopped", "error", mask_secrets(text)[:2000])
         except LedgerError:
             pass  # the store itself is what failed; the caller gets the first error
 

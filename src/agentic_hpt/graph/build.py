@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from langgraph.graph import END, START, StateGraph
@@ -16,21 +17,23 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
     from langgraph.graph.state import CompiledStateGraph
 
+Node = Callable[..., Awaitable[StudyState]]
+
 _STEPS_PER_ROUND = 3
 _STEPS_AROUND = 10
 
 
 def build_graph(
-    parts_of: PartsOf, checkpointer: BaseCheckpointSaver[str] | None = None
+    parts_of: PartsOf, checkpointer: BaseCheckpointSaver[str] | None = None, watch: Callable[[Node], Node] = lambda n: n
 ) -> CompiledStateGraph[StudyState, None, StudyInput, StudyState]:
-    """Wire the loop. `parts_of` gives a study's live parts to the nodes."""
+    """Wire the loop. `parts_of` gives a study's live parts to the nodes; `watch` may wrap each node."""
     nodes = Nodes(parts_of)
     graph = StateGraph(StudyState, input_schema=StudyInput)
-    graph.add_node("define_parameters", nodes.define_parameters)
-    graph.add_node("start_workers", nodes.start_workers)
-    graph.add_node("tune", nodes.tune)
-    graph.add_node("coordinator", nodes.coordinator)
-    graph.add_node("finalize", nodes.finalize)
+    graph.add_node("define_parameters", watch(nodes.define_parameters))
+    graph.add_node("start_workers", watch(nodes.start_workers))
+    graph.add_node("tune", watch(nodes.tune))
+    graph.add_node("coordinator", watch(nodes.coordinator))
+    graph.add_node("finalize", watch(nodes.finalize))
     graph.add_edge(START, "define_parameters")
     graph.add_edge("define_parameters", "start_workers")
     graph.add_conditional_edges("start_workers", nodes.dispatch, ["tune", "coordinator"])
@@ -41,7 +44,7 @@ def build_graph(
 
 
 def flush_traces(seconds: float) -> None:
-    """Send what LangSmith tracing still holds, for at most `seconds`: its own thread ends with the process. Blocking."""
+    """Send what LangSmith tracing still holds, for at most `seconds`; its own thread ends with the process."""
     from langchain_core.tracers.langchain import wait_for_all_tracers
 
     flush = threading.Thread(target=wait_for_all_tracers, daemon=True)

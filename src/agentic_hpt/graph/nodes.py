@@ -14,7 +14,7 @@ from agentic_hpt.errors import HptError, LedgerError, TrackerAway
 from agentic_hpt.graph.context import Emit, PartsOf, StudyParts
 from agentic_hpt.graph.finalizing import finalize_study
 from agentic_hpt.graph.running import fatal_error, run_assignment
-from agentic_hpt.graph.state import StudyState, TuneInput
+from agentic_hpt.graph.state import StudyInput, StudyState, TuneInput
 from agentic_hpt.records import Assignment, DecisionRecord, Trial
 
 
@@ -24,8 +24,11 @@ class Nodes:
     def __init__(self, parts_of: PartsOf) -> None:
         self._parts_of = parts_of
 
-    async def define_parameters(self, state: StudyState) -> StudyState:
-        """Begin: the description is validated, the ledger open; MLflow is told with the first trial that ends."""
+    async def define_parameters(self, state: StudyInput) -> StudyState:
+        """Begin: the description is validated, the ledger open; MLflow is told with the first trial that ends.
+
+        Sees the input only: on a server's thread the state may still hold the study of an earlier run.
+        """
         parts = await self._parts_of(state)
         return {"uid": parts.ledger.uid, "round": 0, "assignments": [], "finalize": False, "status": "running"}
 
@@ -87,8 +90,7 @@ class Nodes:
         emit({"type": "decision", **decision.to_json()})
         if decision.fallback:
             emit({"type": "notice", "text": f"the rules decided instead of the model: {decision.fallback}"})
-        if parts.mirror is not None:
-            await parts.think(lambda: parts.mirror and parts.mirror(parts.ledger.trials()))
+        await _copy_to_mirror(parts, emit)
         return {"finalize": decision.finalizes}
 
     def route(self, state: StudyState) -> Literal["start_workers", "finalize"]:
@@ -130,6 +132,17 @@ async def _read_back(parts: StudyParts, round_: int, emit: Emit) -> tuple[Sequen
             emit({"type": "notice", "text": text})
         return [t for t in told if t.finished], "ledger"
     return [parts.runs[i] for i in sorted(parts.runs)], "mlflow"
+
+
+async def _copy_to_mirror(parts: StudyParts, emit: Emit) -> None:
+    """Copy finished trials to the Optuna storage. It is a copy: when it fails, that is said, and tried again later."""
+    mirror = parts.mirror
+    if mirror is None:
+        return
+    try:
+        await parts.think(lambda: mirror(parts.ledger.trials()))
+    except Exception as error:
+        emit({"type": "notice", "text": f"the Optuna storage could not be written: {_describe(error)}"})
 
 
 def _idle_round(parts: StudyParts, state: StudyState) -> bool:

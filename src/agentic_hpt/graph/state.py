@@ -17,10 +17,12 @@ class WorkerReport(TypedDict):
 
 
 def latest_round(held: list[WorkerReport] | None, new: list[WorkerReport] | None) -> list[WorkerReport]:
-    """Gather the reports of parallel workers, those of the newest round only, so that the state stays small."""
+    """Gather the reports of parallel workers, those of the round under way only, so that the state stays small.
+
+    The round under way is that of the new reports, whatever its number: a thread may have run another study before.
+    """
     merged = [*(held or []), *(new or [])]
-    newest = max((report["round"] for report in merged), default=0)
-    return [report for report in merged if report["round"] == newest]
+    return [report for report in merged if report["round"] == merged[-1]["round"]]
 
 
 class StudyInput(TypedDict, total=False):
@@ -38,6 +40,14 @@ class StudyInput(TypedDict, total=False):
     executor: str
     coordinator: dict[str, Any]
     seed: int
+    trials_per_round: int
+    pruner: str
+    limits: dict[str, Any]
+    fresh_seeds: int
+    description: str
+    mlflow: dict[str, Any]
+    optuna_storage: str
+    import_optuna: dict[str, Any]
 
 
 class StudyState(StudyInput, total=False):

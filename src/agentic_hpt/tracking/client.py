@@ -51,6 +51,7 @@ class MlflowTracker:
         self._log = log
         self._writer: subprocess.Popen[bytes] | None = None
         self._ended = asyncio.Event()
+        self._launching = asyncio.Lock()
         self._asked: dict[int, asyncio.Future[JsonObject]] = {}
         self._numbers = itertools.count(1)
         self._run_id: str | None = None
@@ -58,7 +59,7 @@ class MlflowTracker:
     async def start(self) -> None:
         """Start the writer process; does not wait for it. A writer that can't be started is MLflow being away."""
         try:
-            self._launch()
+            await self._launch()
         except TrackerAway:
             pass  # the next request tries again, and says why
 
@@ -118,7 +119,7 @@ class MlflowTracker:
         try:
             return await self._ask({**request, "seconds": wait}, wait + _GRACE)
         except _WriterDied:
-            self._launch()
+            await self._launch()
             left = max(0.0, deadline - asyncio.get_running_loop().time())
             return await self._ask({**request, "seconds": left}, left + _GRACE)
 
@@ -142,25 +143,33 @@ class MlflowTracker:
         # -P: a file named mlflow.py in the user's folder must not stand in for the library
         return (sys.executable, "-P", "-m", "agentic_hpt.mlflow_writer")
 
-    def _launch(self) -> None:
-        if self._writer is not None:
-            _hang_up(self._writer)
-        self._ended = asyncio.Event()
-        try:
-            self._log.parent.mkdir(parents=True, exist_ok=True)
-            with self._log.open("ab") as log:
-                self._writer = subprocess.Popen(
-                    self._command(),
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    start_new_session=True,
-                )
-            _send(self._writer, self._settings)
-        except OSError as error:
-            raise TrackerAway(f"the MLflow writer can't be started: {error}") from error
-        args = (self._writer, self._ended, asyncio.get_running_loop())
-        threading.Thread(target=self._listen, args=args, daemon=True).start()
+    async def _launch(self) -> None:
+        """Start a writer unless one runs. In a thread: starting a process blocks, and the loop may be a server's."""
+        async with self._launching:
+            if self._writer is not None and not self._ended.is_set():
+                return
+            if self._writer is not None:
+                _hang_up(self._writer)
+            try:
+                self._writer = await asyncio.to_thread(self._start_writer)
+            except OSError as error:
+                raise TrackerAway(f"the MLflow writer can't be started: {error}") from error
+            self._ended = asyncio.Event()
+            args = (self._writer, self._ended, asyncio.get_running_loop())
+            threading.Thread(target=self._listen, args=args, daemon=True).start()
+
+    def _start_writer(self) -> subprocess.Popen[bytes]:
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as log:
+            writer = subprocess.Popen(
+                self._command(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        _send(writer, self._settings)
+        return writer
 
     def _listen(self, writer: subprocess.Popen[bytes], ended: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
         """Hand answers to the loop until the writer ends. A thread, so that a writer may outlive the loop unharmed."""

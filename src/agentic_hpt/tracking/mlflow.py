@@ -171,7 +171,7 @@ class MlflowStore:
         run_id = self._run(entry, f"decision-{decision['round']:02d}", tags, now - int(seconds * 1000))
         figures = {name: float(cast(float, decision[name])) for name in ("tokens", "dollars", "seconds")}
         self._log(run_id, {}, [encoding.Point(name, value, 0, now) for name, value in figures.items()])
-        texts = {"decision.json": json.dumps(decision, indent=2), "evidence.txt": str(decision["evidence"])}
+        texts = {"decision.json": json.dumps(decision, indent=2)}
         for number, call in enumerate(calls, start=1):
             mark = "" if number == 1 else f"-{number}"
             texts |= {f"prompt{mark}.txt": str(call["prompt"]), f"answer{mark}.txt": str(call["answer"])}
