@@ -406,7 +406,7 @@ for i in itertools.count():
 
 
 def decision(round_: int) -> DecisionRecord:
-    return DecisionRecord(round_, "rules", (ActionRecord("continue", "r", (0, 1), "accepted", "v"),), evidence="text")
+    return DecisionRecord(round_, "rules", (ActionRecord("continue", "r", (0, 1), "accepted", "v"),))
 
 
 def call(round_: int, tokens: int = 10, dollars: float = 0.25) -> ModelCall:
@@ -420,7 +420,7 @@ def test_one_decision_a_round(home: Home) -> None:
     ledger = home.open()
     ledger.record_decision(decision(2))
     ledger.record_decision(decision(1))
-    other = replace(decision(1), evidence="other")
+    other = replace(decision(1), seconds=9.0)
     with pytest.raises(LedgerError, match="second entry"):
         ledger.record_decision(other)
     for found in (ledger, home.open()):

@@ -135,7 +135,7 @@ def test_an_assignment_survives_json() -> None:
 
 
 def decision(*actions: ActionRecord) -> DecisionRecord:
-    return DecisionRecord(3, "llm", actions, "ledger", "no answer", 12, 0.5, 1.25, "evidence")
+    return DecisionRecord(3, "llm", actions, "ledger", "no answer", 12, 0.5, 1.25)
 
 
 def test_a_decision_survives_json() -> None:

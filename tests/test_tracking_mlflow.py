@@ -225,7 +225,6 @@ DECISION = OutboxEntry(
             tokens=120,
             dollars=0.25,
             seconds=1.5,
-            evidence="the evidence",
         ).to_json(),
         "calls": [
             asdict(ModelCall(3, "openai:m", "1", "h", "the prompt", "bad", 1, 2, 0.1, 0.5)),
@@ -251,8 +250,8 @@ def test_a_decision_run(home: Path) -> None:
     }
     assert "hpt.fallback" not in run.data.tags
     files = home / "home" / "artifacts" / run.info.run_id / "artifacts"
-    texts = {name: (files / name).read_text() for name in ("evidence.txt", "prompt.txt", "answer-2.txt")}
-    assert texts == {"evidence.txt": "the evidence", "prompt.txt": "the prompt", "answer-2.txt": "the answer"}
+    texts = {name: (files / name).read_text() for name in ("prompt.txt", "answer-2.txt")}
+    assert texts == {"prompt.txt": "the prompt", "answer-2.txt": "the answer"}
     assert DecisionRecord.from_json(json.loads((files / "decision.json").read_text())).round == 3
     assert mlflow.read_round(3) == [], "a decision is no trial"
 

@@ -160,8 +160,12 @@ class Ledger(Protocol):
         params: Params,
         tuned: Sequence[str],
         seed: int | None = None,
+        begin: bool = False,
     ) -> Trial | None:
-        """Reserve the next trial; `None` when the trial budget is used up (final trials are not counted)."""
+        """Reserve the next trial; `None` when the trial budget is used up (final trials are not counted).
+
+        With `begin` its first attempt is opened in the same transaction.
+        """
 
     def start(self, number: int) -> Trial:
         """Open a new attempt of a reserved trial and give the trial with its attempt number."""

@@ -449,10 +449,10 @@ class Study:
                 raise ConfigError("every configuration of the space was tried", "widen the space")
             params = dict(proposal.params)
         names = self.config.space.names
-        trial = ledger.reserve(round_=0, worker="ask", kind="ask", params=params, tuned=names)
+        trial = ledger.reserve(round_=0, worker="ask", kind="ask", params=params, tuned=names, begin=True)
         if trial is None:
             raise ConfigError(f"all {self.config.budget.trials} trials are spent", "make a study with a larger budget")
-        return ledger.start(trial.id)
+        return trial
 
     def tell(
         self,

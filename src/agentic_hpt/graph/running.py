@@ -92,14 +92,14 @@ def _next_trial(parts: StudyParts, assignment: Assignment, position: int) -> Tri
         proposal = parts.strategy.propose(assignment, trials, seed % 2**32)
     if proposal is None:
         return None
-    trial = parts.ledger.reserve(
+    return parts.ledger.reserve(
         round_=assignment.round,
         worker=assignment.worker,
         kind=assignment.kind,
         params=proposal.params,
         tuned=proposal.tuned,
+        begin=True,
     )
-    return None if trial is None else parts.ledger.start(trial.id)
 
 
 def _tell(parts: StudyParts, trial: Trial, outcome: Outcome, search: bool) -> Trial:

@@ -133,8 +133,12 @@ class StudyLedger:
         params: Params,
         tuned: Sequence[str],
         seed: int | None = None,
+        begin: bool = False,
     ) -> Trial | None:
-        """Reserve the next trial; `None` when the trial budget is used up (final trials are not counted)."""
+        """Reserve the next trial; `None` when the trial budget is used up (final trials are not counted).
+
+        With `begin` its first attempt is opened in the same transaction.
+        """
         number = len(self._trials)
         trial = Trial(
             id=number,
@@ -145,12 +149,14 @@ class StudyLedger:
             kind=kind,
             round=round_,
             tuned=tuple(tuned),
-            attempt=0,
+            attempt=1 if begin else 0,
         )
         if trial.counted and self._budget.trials is not None and self._counted >= self._budget.trials:
             return None
         with self._transaction() as connection:
             connection.execute(insert(trials), self._row(trial))
+            if begin:
+                connection.execute(insert(attempts), self._attempt(trial))
         self._keep(trial)
         return trial
 
@@ -162,11 +168,10 @@ class StudyLedger:
         trial = replace(held, attempt=held.attempt + 1)
         now = time.time()
         at = {"of_study": self._study, "of_number": number}
-        attempt = {"study": self._study, "number": number, "attempt": trial.attempt, "started": now, "state": "running"}
         with self._transaction() as connection:
             if held.attempt:
                 connection.execute(_OPEN_ATTEMPTS, {**at, "now": now})
-            connection.execute(insert(attempts), attempt)
+            connection.execute(insert(attempts), self._attempt(trial))
             connection.execute(_SET_ATTEMPT, {**at, "to_attempt": trial.attempt})
         self._keep(trial)
         return trial
@@ -324,6 +329,10 @@ class StudyLedger:
             self._assigned.setdefault((trial.round, trial.worker), []).append(trial.id)
             self._counted += trial.counted
         self._trials[trial.id] = trial
+
+    def _attempt(self, trial: Trial) -> dict[str, object]:
+        key = {"study": self._study, "number": trial.id, "attempt": trial.attempt}
+        return {**key, "started": time.time(), "state": "running"}
 
     def _row(self, trial: Trial, ended: float | None = None) -> dict[str, object]:
         row: dict[str, object] = {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from agentic_hpt.records import Assignment, Goal, Params, ParamValue, Proposal, Trial
 from agentic_hpt.space import SearchSpace
-from agentic_hpt.strategies.view import SamplerView, key_of
+from agentic_hpt.strategies.view import ConfigurationKey, SamplerView, key_of
 
 _GRID_LIMIT = 10_000
 _TRIES = 12
@@ -20,10 +20,11 @@ class Proposer:
         self._goal = goal
         self._views: dict[tuple[object, ...], SamplerView] = {}
         self._round = -1
+        self._keys: dict[int, ConfigurationKey] = {}
 
     def propose(self, assignment: Assignment, trials: Sequence[Trial], seed: int) -> Proposal | None:
         """Give a configuration not tried yet, or `None` when the subspace is a grid that is used up."""
-        tried = {key_of(trial.params) for trial in trials}
+        tried = self._tried(trials)
         view = self._view(assignment)
         view.sync([trial for trial in trials if fits(trial, assignment)])
         for attempt in range(_TRIES):
@@ -42,7 +43,7 @@ class Proposer:
         configurations = self.grid(tuned, held)
         if configurations is None:
             return None
-        tried = {key_of(trial.params) for trial in trials}
+        tried = self._tried(trials)
         return sum(key_of(c) not in tried for c in configurations)
 
     def grid(self, tuned: Sequence[str], held: Params) -> list[dict[str, ParamValue]] | None:
@@ -65,6 +66,13 @@ class Proposer:
                     return None
             found = grown
         return found
+
+    def _tried(self, trials: Sequence[Trial]) -> set[ConfigurationKey]:
+        """Give the identities of all configurations; each trial's is worked out once, since it never changes."""
+        for trial in trials:
+            if trial.id not in self._keys:
+                self._keys[trial.id] = key_of(trial.params)
+        return {self._keys[trial.id] for trial in trials}
 
     def _view(self, assignment: Assignment) -> SamplerView:
         if assignment.round != self._round:

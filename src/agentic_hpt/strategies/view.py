@@ -8,25 +8,33 @@ seed: the sampler is made anew for each, and the trial it was asked for is faile
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, create_trial
+from optuna.trial import Trial as OptunaTrial
+from optuna.trial import TrialState as OptunaState
 
 from agentic_hpt.errors import FailureKind
 from agentic_hpt.records import Goal, Params, ParamValue, Trial, TrialState
 from agentic_hpt.space import Choice, Float, Int, Parameter, SearchSpace
 
-if TYPE_CHECKING:
-    from optuna.distributions import (
-        BaseDistribution,
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
-    from optuna.trial import FrozenTrial
-    from optuna.trial import Trial as OptunaTrial
-
-    Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
+ConfigurationKey = tuple[tuple[str, str], ...]
+Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
 
 _NOT_THE_REGIONS_FAULT = (FailureKind.LOST_WORKER, FailureKind.CANCELLED)
+
+
+class _Sampler(optuna.samplers.TPESampler):
+    """TPE that is told which parameters every trial has, where Optuna's looks through all trials to find out."""
+
+    def __init__(self, together: dict[str, BaseDistribution], seed: int, startup: int) -> None:
+        super().__init__(seed=seed, n_startup_trials=startup, multivariate=len(together) > 1, constant_liar=True)
+        self._together = together
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._together
 
 
 class SamplerView:
@@ -37,14 +45,14 @@ class SamplerView:
     """
 
     def __init__(self, space: SearchSpace, goal: Goal, tuned: Sequence[str], held: Params) -> None:
-        import optuna
-
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
         self._goal = goal
         self._tuned = tuple(tuned)
         self._held = dict(held)
         self._distributions = {name: distribution(space[name]) for name in tuned}
+        unconditional = {n: d for n, d in self._distributions.items() if not space[n].when and not d.single()}
+        self._together: dict[str, BaseDistribution] = dict(sorted(unconditional.items())) if len(tuned) > 1 else {}
         self._storage = optuna.storages.InMemoryStorage()  # with one study, so a trial's id is its number
         self._study = optuna.create_study(direction=goal.direction, storage=self._storage)
         self._running: dict[int, int] = {}
@@ -67,8 +75,6 @@ class SamplerView:
 
     def _end(self, number: int, frozen: FrozenTrial | None) -> None:
         """End a running trial where it stands: a sampler looks at the order of trials, so it stays the ledger's."""
-        from optuna.trial import TrialState as OptunaState
-
         if frozen is None:
             self._study.tell(number, state=OptunaState.FAIL)
         elif frozen.state is OptunaState.COMPLETE:
@@ -80,12 +86,7 @@ class SamplerView:
 
     def propose(self, seed: int) -> dict[str, ParamValue]:
         """Give a configuration: sampled values for `tuned`, those of `held` for the rest."""
-        import optuna
-
-        single = len(self._tuned) == 1
-        self._study.sampler = optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=4 if single else 10, multivariate=not single, constant_liar=True
-        )
+        self._study.sampler = _Sampler(self._together, seed, startup=4 if len(self._tuned) == 1 else 10)
         asked = self._study.ask()
         params: dict[str, ParamValue] = {}
         for name in self._space.order:
@@ -101,7 +102,6 @@ class SamplerView:
 
     def _frozen(self, trial: Trial) -> FrozenTrial | None:
         from optuna.trial import TrialState as OptunaState
-        from optuna.trial import create_trial
 
         names = [name for name in self._tuned if name in trial.params]
         params = {name: to_internal(self._space[name], trial.params[name]) for name in names}
@@ -126,8 +126,6 @@ def distribution(parameter: Parameter) -> Distribution:
 
     A stepped float by its value would have to lie on Optuna's decimal grid, which need not be ours to the last digit.
     """
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
     if isinstance(parameter, Float):
         if parameter.step is not None:
             return IntDistribution(0, position(parameter, parameter.step, parameter.snap(parameter.high)))
@@ -139,12 +137,8 @@ def distribution(parameter: Parameter) -> Distribution:
     return CategoricalDistribution(tuple(range(len(parameter.values))))
 
 
-def suggest(
-    trial: OptunaTrial, name: str, wanted: FloatDistribution | IntDistribution | CategoricalDistribution
-) -> object:
+def suggest(trial: OptunaTrial, name: str, wanted: Distribution) -> object:
     """Ask an Optuna trial for a value of a distribution."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
     if isinstance(wanted, CategoricalDistribution):
         return trial.suggest_categorical(name, wanted.choices)
     if isinstance(wanted, FloatDistribution):
@@ -176,6 +170,6 @@ def position(parameter: Float, step: float, value: float) -> int:
     return round((value - parameter.low) / step)
 
 
-def key_of(params: Mapping[str, ParamValue]) -> tuple[tuple[str, str], ...]:
+def key_of(params: Mapping[str, ParamValue]) -> ConfigurationKey:
     """Give a hashable identity of a configuration; `True`, `1` and `1.0` differ only where their kinds do."""
     return tuple(sorted((name, repr(value)) for name, value in params.items()))
