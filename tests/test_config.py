@@ -193,7 +193,7 @@ def test_a_mistake_in_a_file_names_the_file(tmp_path: Path) -> None:
         ({"seed": 2**32}, "seed: 4294967296: "),
         ({"coordinator": "gpt"}, "coordinator.model: 'gpt': "),
         ({"coordinator": 5}, "coordinator: 5: "),
-        ({"objective": {"task": "cifar"}}, "objective.task: 'cifar': input should be 'breast_cancer'"),
+        ({"objective": {"task": "cifar"}}, "objective.task: 'cifar' is no built-in task"),
         ({"objective": {}}, "exactly one of task, python and command, not none"),
         (
             {"objective": {"task": "digits", "command": ["x"]}},

@@ -89,7 +89,7 @@ def test_declaring_a_space_imports_nothing_heavy() -> None:
         ("space", set()),
         ("protocols", set()),
         ("config", {"pydantic", "yaml"}),
-        ("strategies", set()),
+        ("strategies", {"optuna", "numpy", "sqlalchemy"}),
         ("ledger", {"sqlalchemy"}),
         ("cli", {"pydantic", "yaml"}),
         ("study", {"pydantic", "yaml", "sqlalchemy"}),

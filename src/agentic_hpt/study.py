@@ -45,6 +45,7 @@ T = TypeVar("T")
 Listener = Callable[[JsonObject], None]
 Status = Literal["running", "stopped", "finalized", "failed"]
 _LAST_WRITES_SECONDS = 60.0
+_AWAY_SECONDS = 3.0
 _TRACES_SECONDS = 5.0
 _EXIT_CODES = {"finalized": 0, "failed": 1, "stopped": 3, "running": 3}
 _OBJECTIVES_FAULT = {FailureKind.NAN, FailureKind.INVALID_OUTPUT}
@@ -398,7 +399,9 @@ class Study:
             async for event in graph.astream(start, config, stream_mode="custom", durability="sync"):  # type: ignore[call-overload]
                 listener(event)
         await asyncio.to_thread(flush_traces, _TRACES_SECONDS)
-        left = await parts.tracker.drain(_LAST_WRITES_SECONDS)
+        decided = await parts.think(parts.ledger.decisions)
+        away = bool(decided) and decided[-1].source == "ledger"
+        left = await parts.tracker.drain(_AWAY_SECONDS if away else _LAST_WRITES_SECONDS)
         if left:
             listener({"type": "notice", "text": f"MLflow is away: {left} entries wait; `hpt resume` writes them"})
 
