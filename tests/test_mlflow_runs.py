@@ -10,7 +10,7 @@ import pytest
 
 import agentic_hpt as hpt
 from agentic_hpt.records import JsonObject
-from agentic_hpt.study import Result, Study
+from agentic_hpt.study import Result, Study, resume_study
 from agentic_hpt.testing import bowl
 
 SPACE = hpt.SearchSpace(num_layers=hpt.Int(1, 6, default=2), dropout=hpt.Float(0.0, 0.5, default=0.1))
@@ -78,14 +78,28 @@ def test_runs_of_other_studies_in_the_experiment_never_decide(home: Path) -> Non
     assert again.best.id == 0
 
 
-def test_without_mlflow_the_ledgers_own_records_decide_and_it_is_said(home: Path) -> None:
+def test_without_mlflow_the_ledgers_own_records_decide_and_it_is_said(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     events: list[JsonObject] = []
-    result = run(home, "alone", events=events, tracking_uri="http://127.0.0.1:9", wait_seconds=30)
+    result = run(home, "alone", events=events)
     assert result.status == "finalized"
     assert {d.source for d in result.decisions} == {"ledger"}
     notices = [str(e["text"]) for e in events if e["type"] == "notice"]
     assert any("ledger's own records" in text for text in notices)
     assert any("MLflow is away" in text for text in notices)
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/back.db")
+    assert resume_study("alone", home=home).tracking["run_id"] is not None
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{home}/back.db")
+    experiment = client.get_experiment_by_name("alone")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    written = sorted(int(r.data.tags["hpt.trial"]) for r in runs if "hpt.trial" in r.data.tags)
+    assert written == list(range(13)), "everything is there, once"
 
 
 @pytest.mark.slow

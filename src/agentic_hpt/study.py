@@ -308,10 +308,17 @@ class Study:
     ) -> Result:
         """Run the study to its end, from wherever it stands, and give the result.
 
+        Of a finished one it only writes to MLflow what is not there yet.
         Ctrl-C and SIGTERM stop it cleanly: running trials are killed and run again on resume. Raises `StudyBusy` when
         another process runs it, `ConfigError` when the objective can't be had, `LedgerError` when the store fails.
         """
         if self.status == "finalized":
+            if self.config.mlflow.enabled and self._ledger().unsent():
+                self._acquire()
+                try:
+                    _run_coroutine(self._write_behind())
+                finally:
+                    self._release()
             return self.result()
         try:
             outcome = _run_coroutine(self._drive(objective, chat_model, listener or (lambda event: None)))
