@@ -33,6 +33,7 @@ __all__ = [
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ \-]{0,99}")
 _SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
 _URL_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.\-]*://)[^/\s'\"]+@")
+_URL_QUERY = re.compile(r"([?&][^=&\s]*(?:key|token|secret|password|passwd|pwd)[^=&\s]*=)[^&\s'\"]+", re.IGNORECASE)
 
 
 def check_study_name(name: object) -> str:
@@ -50,7 +51,7 @@ def mask_secrets(text: str) -> str:
     for name, value in os.environ.items():
         if len(value) >= 6 and _SECRET_NAME.search(name):
             text = text.replace(value, "***")
-    return _URL_USERINFO.sub(r"\g<scheme>***@", text)
+    return _URL_QUERY.sub(r"\1***", _URL_USERINFO.sub(r"\g<scheme>***@", text))
 
 
 class _Strict(BaseModel):

@@ -74,7 +74,7 @@ class ServerStudies:
         async def watched(state: Mapping[str, object]) -> StudyState:
             try:
                 return await node(state)
-            except (HptError, asyncio.CancelledError) as error:
+            except (Exception, asyncio.CancelledError) as error:
                 uid = state.get("uid")
                 if isinstance(uid, str) and uid in self._open:
                     # Shielded by being a task of its own: the one that runs here may be cancelled already.

@@ -148,8 +148,11 @@ class Ledger(Protocol):
     def trial(self, number: int) -> Trial:
         """Give one trial, final ones too."""
 
-    def of_assignment(self, round_: int, worker: str) -> list[Trial]:
-        """Give the trials reserved for one assignment, in order."""
+    def of_assignment(self, round_: int, kind: WorkerKind, worker: str) -> list[Trial]:
+        """Give the trials reserved for one assignment, in order.
+
+        A per-parameter worker has its parameter's name, which may be any: so the kind is part of the key.
+        """
 
     def reserve(
         self,

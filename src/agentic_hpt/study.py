@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import signal
 import threading
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, SupportsFloat, TypeVar
 
 from agentic_hpt.config import Settings, StudyConfig, check_study_name, mask_secrets
 from agentic_hpt.errors import ConfigError, FailureKind, HptError, LedgerError, StudyBusy, StudyExists, StudyNotFound
@@ -77,7 +78,8 @@ class Result:
         """0 finished, 1 failed, 2 failed for an objective without a usable answer, 3 stopped, 130 Ctrl-C."""
         if self.interrupted:
             return _CTRL_C
-        if self.status == "failed" and {t.failure for t in self.trials} <= _OBJECTIVES_FAULT:
+        failures = {t.failure for t in self.trials if t.counted}
+        if self.status == "failed" and failures and failures <= _OBJECTIVES_FAULT:
             return 2
         return _EXIT_CODES[self.status]
 
@@ -187,7 +189,9 @@ class Study:
         row = store.create_study(config.study, config.to_json())
         study = cls(settings, store, row)
         if imported:
-            study._ledger().import_trials(imported)
+            ledger = study._ledger()
+            ledger.post_study(study._description())
+            ledger.import_trials(imported)
         return study
 
     @classmethod
@@ -241,7 +245,7 @@ class Study:
             return {"tracking_uri": None, "experiment": None, "run_id": None}
         return {
             "tracking_uri": mask_secrets(self._settings.resolve_tracking_uri(self.config.mlflow)),
-            "experiment": self.config.mlflow.experiment or self._row.folder.removesuffix(f"-{self._row.uid}"),
+            "experiment": self.config.mlflow.experiment or self._row.first_name,
             "run_id": self._ledger().run_id(),
         }
 
@@ -312,7 +316,7 @@ class Study:
         Ctrl-C and SIGTERM stop it cleanly: running trials are killed and run again on resume. Raises `StudyBusy` when
         another process runs it, `ConfigError` when the objective can't be had, `LedgerError` when the store fails.
         """
-        if self.status == "finalized":
+        if self._ended():
             if self.config.mlflow.enabled and self._ledger().unsent():
                 self._acquire()
                 try:
@@ -320,6 +324,7 @@ class Study:
                 finally:
                     self._release()
             return self.result()
+        self._asking = None
         try:
             outcome = _run_coroutine(self._drive(objective, chat_model, listener or (lambda event: None)))
         finally:
@@ -338,10 +343,15 @@ class Study:
 
         objective = objective if objective is not None else wiring.make_objective(self.config)
         self._acquire()
-        self._store.set_status(self._row.uid, "running")
-        return wiring.open_parts(
-            self.config, self._settings, self._store, self._row, objective, chat_model=chat_model, finished=finished
-        )
+        try:
+            self._store.set_status(self._row.uid, "running")
+            return wiring.open_parts(
+                self.config, self._settings, self._store, self._row, objective, chat_model=chat_model, finished=finished
+            )
+        except Exception as error:
+            self.settle(error)
+            self._release()
+            raise
 
     async def _drive(
         self, objective: Objective | None, chat_model: BaseChatModel | None, listener: Listener
@@ -366,10 +376,12 @@ class Study:
             if not received:
                 raise
         finally:
-            await parts.close()
-            if ended is not None:
-                self.settle(ended)
-            restore()
+            try:
+                await parts.close()
+            finally:
+                if ended is not None:
+                    self.settle(ended)
+                restore()
         return received[0] if received else None
 
     async def _loop(self, parts: StudyParts, listener: Listener) -> None:
@@ -429,9 +441,11 @@ class Study:
         A study whose objective was refused at its first answer is removed, so that the name stays free.
         """
         try:
+            if self._ended():
+                return
             if isinstance(error, asyncio.CancelledError):
                 self._store.set_status(self._row.uid, "stopped", "user")
-            elif isinstance(error, ConfigError) and not any(t.finished for t in self._ledger().trials()):
+            elif isinstance(error, ConfigError) and not any(t.finished and t.counted for t in self._ledger().trials()):
                 self._release()
                 self._store.discard(self._row.uid)
                 shutil.rmtree(self.artifacts, ignore_errors=True)
@@ -476,24 +490,27 @@ class Study:
         ledger, _ = self._begin_asking()
         held = ledger.trial(number)
         if state == "complete":
-            metrics = dict(values) if isinstance(values, Mapping) else {self.config.metric: values}
-            if not is_number(metrics.get(self.config.metric)):
+            given: dict[str, object] = dict(values) if isinstance(values, Mapping) else {self.config.metric: values}
+            numbers = {k: float(v) for k, v in given.items() if isinstance(v, SupportsFloat) and not isinstance(v, str)}
+            metrics = {k: v for k, v in numbers.items() if is_number(v)}
+            if self.config.metric not in metrics:
                 raise ConfigError(
                     f"tell: {values!r} has no finite number for the metric {self.config.metric!r}",
                     "tell state='failed' for a trial without a value",
                 )
-            outcome = Outcome.complete({k: float(v) for k, v in metrics.items() if v is not None and is_number(v)})
+            outcome = Outcome.complete(metrics)
         elif state == "pruned":
-            outcome = Outcome.pruned(message=message)
+            outcome = Outcome.pruned(message=mask_secrets(message))
         else:
-            outcome = Outcome.failed(FailureKind.CRASH, message)
+            outcome = Outcome.failed(FailureKind.CRASH, mask_secrets(message))
         return ledger.finish(number, held.attempt, outcome)
 
     def close(self) -> None:
         """Write what was told to MLflow, and let the study go."""
         if self._asking is not None:
             self._asking = None
-            self._store.set_status(self._row.uid, "stopped", "user")
+            if not self._ended():
+                self._store.set_status(self._row.uid, "stopped", "user")
             _run_coroutine(self._write_behind())
         self._release()
 
@@ -515,14 +532,23 @@ class Study:
         if self._asking is None:
             from agentic_hpt import wiring
 
+            if self._ended():
+                raise ConfigError(f"study {self.name!r} has ended", "make another study")
             self._acquire()
             ledger = self._ledger()
-            ledger.post_study({"study": self.name, "uid": self._row.uid, "config": self.config.to_json()})
+            ledger.post_study(self._description())
             self._store.set_status(self._row.uid, "running")
             self._asking = ledger, wiring.make_strategy(self.config)
         return self._asking
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _ended(self) -> bool:
+        """Say whether the study came to its end, with figures or without; that never changes again."""
+        return self._store.by_uid(self._row.uid).status in ("finalized", "failed")
+
+    def _description(self) -> JsonObject:
+        return {"study": self._row.first_name, "uid": self._row.uid, "config": self.config.to_json()}
 
     def _ledger(self) -> StudyLedger:
         if self._asking is not None:
@@ -652,9 +678,14 @@ def tune(
     }
     chat_model = None
     if isinstance(coordinator, str):
-        described.setdefault("coordinator", coordinator)
+        described["coordinator"] = coordinator
     else:
         chat_model = coordinator
+        if budget is not None and budget.dollars is not None and "coordinator" not in described:
+            raise ConfigError(
+                "tune: budget.dollars needs the model's price, and a model handed over as an object has none",
+                "name the model instead: coordinator={'model': …, 'price': {'input': …, 'output': …}}",
+            )
     config = StudyConfig.from_mapping(described, where="tune")
     try:
         made = Study.create(config, home=home, fresh=if_exists == "fresh")
@@ -662,12 +693,15 @@ def tune(
         if if_exists != "resume":
             raise
         made = Study.open(name, home)
-        _same_experiment(made.config, config)
+        given = {"metric", "direction", "space", *options}
+        given |= {key for key, value in {"budget": budget, "target": target}.items() if value is not None}
+        _same_experiment(made.config, config, given)
     return made.run(objective=wrapped, chat_model=chat_model, listener=listener)
 
 
-def _same_experiment(held: StudyConfig, asked: StudyConfig) -> None:
-    for key in ("metric", "direction", "space"):
+def _same_experiment(held: StudyConfig, asked: StudyConfig, given: set[str]) -> None:
+    """See that nothing that was asked for differs from the study that is there. Raises `ConfigError`."""
+    for key in sorted(given):
         if getattr(held, key) != getattr(asked, key):
             raise ConfigError(
                 f"study {held.study!r} in this home has another {key}: {getattr(held, key)!r}",
@@ -681,8 +715,8 @@ def _why_nothing_was_found(trials: Sequence[Trial]) -> str:
         return "no trial was completed"
     kinds = sorted({str(t.failure) for t in failed}, key=lambda kind: -sum(str(t.failure) == kind for t in failed))
     example = next(t for t in failed if str(t.failure) == kinds[0])
-    last_line = example.message.strip().splitlines()[-1] if example.message.strip() else ""
-    return f"no trial was completed; {len(failed)} failed, most by {kinds[0]}: {mask_secrets(last_line)[:300]}"
+    first_line = example.message.strip().partition("\n")[0]
+    return f"no trial was completed; {len(failed)} failed, most by {kinds[0]}: {mask_secrets(first_line)[:300]}"
 
 
 @asynccontextmanager
@@ -711,8 +745,20 @@ def _run_coroutine(work: Coroutine[object, object, T]) -> T:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
+    loop, tasks = asyncio.new_event_loop(), list[asyncio.Task[T]]()
+
+    def run() -> T:
+        with contextlib.closing(loop):
+            tasks.append(loop.create_task(work))
+            return loop.run_until_complete(tasks[0])
+
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()
+        running = pool.submit(run)
+        try:
+            return running.result()
+        except KeyboardInterrupt:
+            loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+            raise
 
 
 def _handle_signals(stop: Callable[[signal.Signals], None]) -> Callable[[], None]:

@@ -142,9 +142,9 @@ def make_tracker(config: StudyConfig, settings: Settings, row: StudyRow) -> Trac
     return MlflowTracker(
         ledger_url=settings.ledger_url,
         uid=row.uid,
-        study=row.name,
+        study=row.first_name,
         tracking_uri=settings.resolve_tracking_uri(config.mlflow),
-        experiment=config.mlflow.experiment or row.name,
+        experiment=config.mlflow.experiment or row.first_name,
         artifact_root=settings.home / "artifacts" / "mlflow",
         log=settings.home / "mlflow-writer.log",
     )

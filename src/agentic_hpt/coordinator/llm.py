@@ -68,9 +68,6 @@ class LlmCoordinator:
         forced = decide_by_policy(situation)
         if forced is not None:
             return forced
-        spent = self._spent(situation)
-        if spent:
-            return decide_by_rules(situation, spent)
         calls: list[ModelCall] = []
         started = time.monotonic()
         try:
@@ -85,43 +82,56 @@ class LlmCoordinator:
             seconds=time.monotonic() - started,
         )
 
-    def _spent(self, situation: Situation) -> str | None:
-        budget, usage = situation.budget, situation.usage
-        if budget.tokens is not None and usage.tokens >= budget.tokens:
-            return f"the {budget.tokens} tokens of the model are spent"
-        if budget.dollars is not None and usage.dollars >= budget.dollars:
-            return f"the {budget.dollars:g} dollars of the model are spent"
-        return None
+    def _afford(self, situation: Situation, asked: int, calls: list[ModelCall]) -> None:
+        """See that the budget bears a call with `asked` tokens and the longest answer. Raises `CoordinatorError`."""
+        budget, usage, price = situation.budget, situation.usage, self._config.price
+        tokens = usage.tokens + sum(c.input_tokens + c.output_tokens for c in calls)
+        if budget.tokens is not None and tokens + asked + self._config.max_tokens > budget.tokens:
+            raise CoordinatorError(
+                f"{max(0, budget.tokens - tokens)} tokens are left of {budget.tokens}, too few for a call"
+            )
+        dollars = usage.dollars + sum(c.dollars for c in calls)
+        cost = (asked * price.input + self._config.max_tokens * price.output) / 1e6 if price else 0.0
+        if budget.dollars is not None and dollars + cost > budget.dollars:
+            raise CoordinatorError(
+                f"{dollars:.4g} of {budget.dollars:g} dollars are spent, too few are left for a call"
+            )
 
     async def _ask(self, situation: Situation, calls: list[ModelCall]) -> Decision:
         from langchain_core.messages import AIMessage, HumanMessage
 
         prompt, schema = coordinator_prompt(situation)
         messages: list[BaseMessage] = [HumanMessage(prompt)]
-        reply = await self._call(situation.round, messages, schema, calls)
+        reply = await self._call(situation, messages, schema, calls)
         try:
             return parse_decision(reply.answer)
         except CoordinatorError as error:
             messages += [AIMessage(reply.text or "(empty)"), HumanMessage(repair_prompt(error.message))]
-        reply = await self._call(situation.round, messages, schema, calls)
+        reply = await self._call(situation, messages, schema, calls)
         return parse_decision(reply.answer)
 
     async def _call(
-        self, round_: int, messages: list[BaseMessage], schema: JsonObject, calls: list[ModelCall]
+        self, situation: Situation, messages: list[BaseMessage], schema: JsonObject, calls: list[ModelCall]
     ) -> _Reply:
         prompt = "\n\n".join(str(m.content) for m in messages)
+        asked = len(prompt) // _CHARACTERS_PER_TOKEN
+        self._afford(situation, asked, calls)
+        patience = self._config.timeout_seconds
+        if situation.budget.minutes is not None:
+            patience = max(0.1, min(patience, situation.budget.minutes * 60 - situation.usage.seconds))
         started = time.monotonic()
-        reply, problem = _Reply(None, "", 0, 0), ""
+        reply, problem = _Reply(None, "", asked, 0), ""
         try:
-            reply = await asyncio.wait_for(self._invoke(messages, schema), self._config.timeout_seconds)
+            reply = await asyncio.wait_for(self._invoke(messages, schema), patience)
         except TimeoutError:
-            problem = f"the model did not answer within {self._config.timeout_seconds:g} s"
+            problem = f"the model did not answer within {patience:g} s"
         except Exception as error:  # a provider may raise anything: all of it means that there is no answer
             problem = _encodable(f"the model failed: {type(error).__name__}: {error}")
+            reply = _Reply(None, "", 0, 0)
         price = self._config.price
         dollars = (reply.input_tokens * price.input + reply.output_tokens * price.output) / 1e6 if price else 0.0
         call = ModelCall(
-            round=round_,
+            round=situation.round,
             model=self.model or "",
             prompt_version=VERSION,
             input_hash=hashlib.sha256(prompt.encode()).hexdigest(),

@@ -6,17 +6,21 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
 
 from agentic_hpt.config import StudyConfig
+from agentic_hpt.errors import LedgerError
 from agentic_hpt.protocols import Coordinator, Executor, Ledger, Objective, Pruner, Situation, Strategy, Tracker
 from agentic_hpt.records import DecisionRecord, FinalReport, Job, JsonObject, Trial
 from agentic_hpt.space import SearchSpace
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_TICK_SECONDS = 5.0
 
 
 OutputWriter = Callable[[Sequence[Trial], Sequence[DecisionRecord], FinalReport], list[Path]]
@@ -61,6 +65,7 @@ class StudyParts:
     failed_rounds: int = 0
     """Rounds in a row, up to now and in this process, in which every worker failed."""
     executor_ready: asyncio.Task[None] | None = None
+    ticker: asyncio.Task[None] | None = None
     clock: float = field(default_factory=time.monotonic)
     """When running time was last added to what is used."""
 
@@ -124,6 +129,13 @@ class StudyParts:
         """Start what takes time to get ready: the MLflow writer, and the executor in the background."""
         await self.tracker.start()
         self.executor_ready = asyncio.create_task(self.executor.start())
+        self.ticker = asyncio.create_task(self._tick_on())
+
+    async def _tick_on(self) -> None:
+        """Keep the running time in the ledger, so that a kill forgets no more than some seconds of it."""
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            await self.think(self.tick)
 
     async def ready(self) -> None:
         """Wait until the executor can run trials, so that no attempt is opened before."""
@@ -131,13 +143,19 @@ class StudyParts:
             await asyncio.shield(self.executor_ready)
 
     async def close(self) -> None:
-        """Stop everything: trials first, then what is left to write."""
-        if self.executor_ready is not None and not self.executor_ready.done():
-            self.executor_ready.cancel()
-        await self.executor.close()
-        await self.think(self.tick)
-        await self.tracker.close()
-        self.brain.shutdown(wait=True)
+        """Stop everything: trials first, then what is left to write. Goes through to the end whatever fails."""
+        for task in (self.executor_ready, self.ticker):
+            if task is not None and not task.done():
+                task.cancel()
+        try:
+            await self.executor.close()
+        finally:
+            try:
+                with suppress(LedgerError):  # where the ledger fails, the first error was told already
+                    await self.think(self.tick)
+                await self.tracker.close()
+            finally:
+                self.brain.shutdown(wait=True)
 
 
 Emit = Callable[[JsonObject], None]

@@ -7,12 +7,12 @@ import statistics
 from pathlib import Path
 
 from agentic_hpt.graph.context import Emit, StudyParts
-from agentic_hpt.graph.running import run_trial
+from agentic_hpt.graph.running import fatal_error, run_trial
 from agentic_hpt.records import FinalReport, JsonObject, Trial, TrialState, WorkerKind
 
 
 async def finalize_study(parts: StudyParts, round_: int, emit: Emit) -> FinalReport | None:
-    """Evaluate the winner and keep the final figures; `None` when no trial of the search is complete.
+    """Evaluate the winner and keep the final figures; `None` when no trial of the search itself is complete.
 
     Replayable: seeds and the holdout that an earlier, killed run finished are taken from the ledger.
     """
@@ -20,9 +20,10 @@ async def finalize_study(parts: StudyParts, round_: int, emit: Emit) -> FinalRep
     if held is not None:
         return held
     goal = parts.config.goal
-    best = goal.best(await parts.think(parts.ledger.trials))
+    trials = await parts.think(parts.ledger.trials)
+    best = goal.best(trials)
     value = goal.value(best) if best is not None else None
-    if best is None or value is None:
+    if best is None or value is None or goal.best(t for t in trials if t.counted) is None:
         return None
     seeds = parts.config.fresh_seeds
     emit({"type": "final_started", "trial": best.id, "seeds": seeds})
@@ -74,7 +75,7 @@ async def _evaluate(
     """Run the winner's configuration `count` times outside the search's budget, and give the trials."""
     await parts.ready()
     worker = kind.replace("_", "-")
-    known = await parts.think(parts.ledger.of_assignment, round_, worker)
+    known = await parts.think(parts.ledger.of_assignment, round_, kind, worker)
 
     def reserve() -> Trial:
         reserved = parts.ledger.reserve(
@@ -91,7 +92,10 @@ async def _evaluate(
             started = await parts.think(parts.ledger.start, trial.id)
             return await run_trial(parts, started, emit, search=False, final=kind == "holdout")
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(run(t)) for t in trials if not t.finished]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(run(t)) for t in trials if not t.finished]
+    except BaseExceptionGroup as several:
+        raise fatal_error(several) or several.exceptions[0] from several
     ended = {t.id: t for t in (task.result() for task in tasks)}
     return [ended.get(t.id, t) for t in trials]

@@ -68,7 +68,7 @@ class Nodes:
             error = _describe(problem)
         if error:
             emit({"type": "notice", "text": f"worker {assignment.worker} failed in round {assignment.round}: {error}"})
-            told = await parts.think(parts.ledger.of_assignment, assignment.round, assignment.worker)
+            told = await parts.think(parts.ledger.of_assignment, assignment.round, assignment.kind, assignment.worker)
             ended = sum(trial.finished for trial in told)
         report = {"round": assignment.round, "worker": assignment.worker, "trials": ended, "error": error}
         return {"reports": [report]}  # type: ignore[list-item]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
+from typing import ParamSpec, TypeVar
 
+from agentic_hpt.config import mask_secrets
 from agentic_hpt.errors import ConfigError, FailureKind, LedgerError
 from agentic_hpt.graph.context import Emit, StudyParts
 from agentic_hpt.records import Assignment, JsonObject, Outcome, Proposal, Report, Trial, TrialState
 
-_TICK_SECONDS = 5.0
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 async def run_assignment(parts: StudyParts, assignment: Assignment, emit: Emit) -> int:
@@ -20,26 +24,45 @@ async def run_assignment(parts: StudyParts, assignment: Assignment, emit: Emit) 
     round take turns.
     """
     await parts.ready()
-    known = await parts.think(parts.ledger.of_assignment, assignment.round, assignment.worker)
+    key = (assignment.round, assignment.kind, assignment.worker)
+    known = await parts.think(parts.ledger.of_assignment, *key)
+    problem: Exception | None = None
     async with asyncio.TaskGroup() as group:
+
+        def launch(trial: Trial) -> None:
+            # The slot is given back by the task's end, also of one that is cancelled before its first step.
+            task = group.create_task(run_trial(parts, trial, emit))
+            task.add_done_callback(lambda _: parts.slots.release())
+
         for trial in known:
             if not trial.finished:
                 await parts.slots.acquire()
-                started = await parts.think(parts.ledger.start, trial.id)
-                group.create_task(_in_slot(parts, started, emit))
+                launch(await _in_slot(parts, parts.ledger.start, trial.id))
         for position in range(len(known), assignment.trials):
             await parts.slots.acquire()
             try:
-                next_trial = await parts.think(_next_trial, parts, assignment, position)
-            except BaseException:
-                parts.slots.release()
+                next_trial = await _in_slot(parts, _next_trial, parts, assignment, position)
+            except LedgerError:
                 raise
+            except Exception as error:
+                problem = error  # the trials under way are sound: they end first
+                break
             if next_trial is None:
                 parts.slots.release()
                 break
-            group.create_task(_in_slot(parts, next_trial, emit))
-    told = await parts.think(parts.ledger.of_assignment, assignment.round, assignment.worker)
-    return sum(trial.finished for trial in told)
+            launch(next_trial)
+    if problem is not None:
+        raise problem
+    return sum(trial.finished for trial in await parts.think(parts.ledger.of_assignment, *key))
+
+
+async def _in_slot(parts: StudyParts, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Think while holding a slot; give it back when that fails."""
+    try:
+        return await parts.think(call, *args, **kwargs)
+    except BaseException:
+        parts.slots.release()
+        raise
 
 
 async def run_trial(parts: StudyParts, trial: Trial, emit: Emit, *, search: bool = True, final: bool = False) -> Trial:
@@ -61,21 +84,18 @@ async def run_trial(parts: StudyParts, trial: Trial, emit: Emit, *, search: bool
     try:
         async with timer:
             outcome = await parts.executor.run(parts.job(trial, final=final), on_report)
-    except TimeoutError:
-        if not timer.expired():
-            raise
-        outcome = Outcome.failed(FailureKind.CANCELLED, "the study's time budget ended while the trial ran")
+    except Exception as error:
+        if isinstance(error, TimeoutError) and timer.expired():
+            outcome = Outcome.failed(FailureKind.CANCELLED, "the study's time budget ended while the trial ran")
+        else:  # an executor's or a pruner's own fault must not leave the trial open
+            outcome = Outcome.failed(FailureKind.CRASH, f"running the trial failed: {type(error).__name__}: {error}")
+    outcome = replace(outcome, message=mask_secrets(outcome.message))
     await parts.think(_check_contract, parts, outcome)
     told = await asyncio.shield(parts.think(_tell, parts, trial, outcome, search))
+    if search:
+        parts.pruner.ended(trial.id, told.state is TrialState.COMPLETE)
     emit(_event(parts, told))
     return told
-
-
-async def _in_slot(parts: StudyParts, trial: Trial, emit: Emit) -> None:
-    try:
-        await run_trial(parts, trial, emit)
-    finally:
-        parts.slots.release()
 
 
 def _next_trial(parts: StudyParts, assignment: Assignment, position: int) -> Trial | None:
@@ -110,10 +130,7 @@ def _tell(parts: StudyParts, trial: Trial, outcome: Outcome, search: bool) -> Tr
         parts.described = True
     told = parts.ledger.finish(trial.id, trial.attempt, _checked(parts, outcome))
     if search:
-        parts.pruner.ended(trial.id, told.state is TrialState.COMPLETE)
         parts.best = parts.config.goal.best([told] if parts.best is None else [parts.best, told])
-    if parts.unticked() > _TICK_SECONDS:
-        parts.tick()
     return told
 
 
@@ -122,7 +139,9 @@ def _check_contract(parts: StudyParts, outcome: Outcome) -> None:
 
     Raises `ConfigError` before anything is told.
     """
-    if outcome.failure is FailureKind.INVALID_OUTPUT and not any(t.finished for t in parts.ledger.trials()):
+    if outcome.failure is FailureKind.INVALID_OUTPUT and not any(
+        t.finished and t.counted for t in parts.ledger.trials()
+    ):
         raise ConfigError(
             f"the objective's first answer can't be used: {outcome.message}",
             "mend the objective and run again; the study's name stays free",

@@ -71,7 +71,10 @@ class OptunaMirror:
 
 
 def open_mirror(storage: str, name: str, uid: str, goal: Goal) -> Study:
-    """Open or create the mirror's study. Raises `ConfigError` when the storage or the name can't be used."""
+    """Open or create the mirror's study; where an earlier study mirrors under `name`, as `name-uid`.
+
+    Raises `ConfigError` when the storage can't be used, or holds somebody else's study of that name.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -83,6 +86,8 @@ def open_mirror(storage: str, name: str, uid: str, goal: Goal) -> Study:
             "give a URL such as sqlite:///optuna.db",
         ) from None
     owner = study.user_attrs.get("hpt_uid")
+    if owner not in (None, uid) and not name.endswith(uid):
+        return open_mirror(storage, f"{name}-{uid}", uid, goal)  # an archived study of this name has it
     if owner not in (None, uid) or (owner is None and study.get_trials(deepcopy=False)):
         raise ConfigError(
             f"optuna_storage: the storage holds another study named {name!r}", "use another storage or study name"

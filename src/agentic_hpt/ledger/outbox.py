@@ -23,19 +23,19 @@ class LedgerOutbox:
         """Give the oldest entries not sent yet."""
         t = schema.outbox.c
         query = select(t.id, t.kind, t.key, t.payload, t.claimed).where(t.study == self._study, t.ref.is_(None))
-        with self._engine.begin() as connection:
+        with schema.transaction(self._engine) as connection:
             rows = connection.execute(query.order_by(t.id).limit(limit)).all()
         return [OutboxEntry(r.id, r.kind, r.key, json.loads(r.payload), bool(r.claimed)) for r in rows]
 
     def claim(self, entries: Sequence[OutboxEntry]) -> None:
         """Note that these are about to be sent: after a crash they may have been."""
         ids = [entry.id for entry in entries]
-        with self._engine.begin() as connection:
+        with schema.transaction(self._engine) as connection:
             connection.execute(update(schema.outbox).where(schema.outbox.c.id.in_(ids)).values(claimed=1))
 
     def sent(self, refs: Mapping[int, str]) -> None:
         """Note that entries were sent: their ids, with the MLflow run's id for each."""
-        with self._engine.begin() as connection:
+        with schema.transaction(self._engine) as connection:
             for id_, ref in refs.items():
                 connection.execute(update(schema.outbox).where(schema.outbox.c.id == id_).values(ref=ref[:500]))
 
@@ -43,7 +43,7 @@ class LedgerOutbox:
 def open_outbox(url: str, uid: str) -> LedgerOutbox:
     """Open the outbox of the study `uid`. Raises `LedgerError`, or `StudyNotFound`."""
     engine = schema.open_engine(url, create=False)
-    with engine.begin() as connection:
+    with schema.transaction(engine) as connection:
         study = connection.execute(select(schema.studies.c.id).where(schema.studies.c.uid == uid)).scalar()
     if study is None:
         raise StudyNotFound(f"no study with the id {uid!r} in this ledger", "check --home")

@@ -6,11 +6,14 @@ store consistent. Every transaction is `BEGIN IMMEDIATE`, so a write never fails
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import (
     Column,
+    Connection,
     Engine,
     Float,
     ForeignKey,
@@ -27,7 +30,7 @@ from sqlalchemy import (
     inspect,
     select,
 )
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from agentic_hpt.errors import LedgerError, StoreVersionError
@@ -172,6 +175,20 @@ def open_engine(url: str, *, create: bool) -> Engine:
             "upgrade agentic-hpt, or use another --home",
         )
     return engine
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """Open a transaction whose database errors come out as `LedgerError`; nothing of it stays when it fails."""
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except IntegrityError as error:
+        raise LedgerError(f"the ledger refused a second entry: {error.orig}") from error
+    except DatabaseError as error:
+        raise LedgerError(
+            f"the ledger can't be read or written: {error.orig}", "check the disk and other processes"
+        ) from error
 
 
 def _on_connect(connection: DBAPIConnection, _record: object) -> None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sqlalchemy import Row, delete, insert, select, update
-from sqlalchemy.exc import IntegrityError
 
 from agentic_hpt.errors import StudyExists, StudyNotFound
 from agentic_hpt.ledger import schema
+from agentic_hpt.ledger.schema import transaction
 from agentic_hpt.ledger.study_ledger import StudyLedger
 from agentic_hpt.records import Budget, JsonObject
 
@@ -35,6 +35,11 @@ class StudyRow:
     seconds: float
     final: JsonObject | None
 
+    @property
+    def first_name(self) -> str:
+        """The name the study was made with, and the one that MLflow knows; `name` changes when it is archived."""
+        return self.folder.removesuffix(f"-{self.uid}")
+
 
 class LedgerStore:
     """One relational store. Raises `LedgerError` when it can't be opened."""
@@ -53,19 +58,19 @@ class LedgerStore:
             "config": json.dumps(config),
             "created": time.time(),
         }
-        try:
-            with self._engine.begin() as connection:
-                connection.execute(insert(schema.studies).values(**values))
-        except IntegrityError:
-            raise StudyExists(
-                f"a study named {name!r} is in this home already",
-                f"go on with it by `hpt resume {name}`, or archive it and start anew with --fresh",
-            ) from None
+        with transaction(self._engine) as connection:
+            taken = select(schema.studies.c.id).where(schema.studies.c.name == name)
+            if connection.execute(taken).first() is not None:
+                raise StudyExists(
+                    f"a study named {name!r} is in this home already",
+                    f"go on with it by `hpt resume {name}`, or archive it and start anew with --fresh",
+                )
+            connection.execute(insert(schema.studies).values(**values))
         return self.find(name)
 
     def find(self, name: str) -> StudyRow:
         """Give a study by name. Raises `StudyNotFound`."""
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             row = connection.execute(select(schema.studies).where(schema.studies.c.name == name)).first()
             if row is None:
                 known = connection.execute(select(schema.studies.c.name).order_by(schema.studies.c.id)).scalars().all()
@@ -75,7 +80,7 @@ class LedgerStore:
 
     def list_studies(self) -> list[StudyRow]:
         """Give all studies, oldest first."""
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             return [_row(row) for row in connection.execute(select(schema.studies).order_by(schema.studies.c.id))]
 
     def archive(self, name: str) -> str:
@@ -85,7 +90,7 @@ class LedgerStore:
         number = 1
         while (archived := f"{name[:80]}-archived-{number}") in taken:
             number += 1
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             connection.execute(update(schema.studies).where(schema.studies.c.id == row.id).values(name=archived))
         return archived
 
@@ -93,7 +98,7 @@ class LedgerStore:
         self, uid: str, status: StudyStatus, stopped_by: str | None = None, error: str | None = None
     ) -> None:
         """Note how a study stands."""
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             connection.execute(
                 update(schema.studies)
                 .where(schema.studies.c.uid == uid)
@@ -107,7 +112,7 @@ class LedgerStore:
     def discard(self, uid: str) -> None:
         """Remove a study that never came to anything, with all its rows."""
         row = self.by_uid(uid)
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             for table in reversed(schema.metadata.sorted_tables):
                 if "study" in table.c:
                     connection.execute(delete(table).where(table.c.study == row.id))

@@ -13,10 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 
 from sqlalchemy import Connection, Engine, Row, bindparam, func, insert, select, update
-from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from agentic_hpt.errors import FailureKind, LedgerError
-from agentic_hpt.ledger.schema import attempts, decisions, model_calls, outbox, reports, studies, trials
+from agentic_hpt.ledger.schema import attempts, decisions, model_calls, outbox, reports, studies, transaction, trials
 from agentic_hpt.records import (
     Budget,
     DecisionRecord,
@@ -84,9 +83,9 @@ class StudyLedger:
         self._budget = budget
         self._seed = seed
         self._trials: dict[int, Trial] = {}
-        self._assigned: dict[tuple[int, str], list[int]] = {}
+        self._assigned: dict[tuple[int, WorkerKind, str], list[int]] = {}
         self._counted = 0
-        with engine.begin() as connection:
+        with transaction(engine) as connection:
             curves: dict[tuple[int, int], list[Report]] = {}
             rows = connection.execute(
                 select(reports).where(reports.c.study == study).order_by(reports.c.number, reports.c.position)
@@ -120,9 +119,9 @@ class StudyLedger:
             raise LedgerError(f"there is no trial {number} in this study", f"it has {len(self._trials)} trials")
         return self._trials[number]
 
-    def of_assignment(self, round_: int, worker: str) -> list[Trial]:
+    def of_assignment(self, round_: int, kind: WorkerKind, worker: str) -> list[Trial]:
         """Give the trials reserved for one assignment, in order."""
-        return [self._trials[n] for n in self._assigned.get((round_, worker), ())]
+        return [self._trials[n] for n in self._assigned.get((round_, kind, worker), ())]
 
     def reserve(
         self,
@@ -153,7 +152,7 @@ class StudyLedger:
         )
         if trial.counted and self._budget.trials is not None and self._counted >= self._budget.trials:
             return None
-        with self._transaction() as connection:
+        with transaction(self._engine) as connection:
             connection.execute(insert(trials), self._row(trial))
             if begin:
                 connection.execute(insert(attempts), self._attempt(trial))
@@ -168,7 +167,7 @@ class StudyLedger:
         trial = replace(held, attempt=held.attempt + 1)
         now = time.time()
         at = {"of_study": self._study, "of_number": number}
-        with self._transaction() as connection:
+        with transaction(self._engine) as connection:
             if held.attempt:
                 connection.execute(_OPEN_ATTEMPTS, {**at, "now": now})
             connection.execute(insert(attempts), self._attempt(trial))
@@ -196,7 +195,7 @@ class StudyLedger:
             reports=outcome.reports,
         )
         now = time.time()
-        with self._transaction() as connection:
+        with transaction(self._engine) as connection:
             at = {"of_study": self._study, "of_number": number, "of_attempt": attempt}
             row = self._row(trial, ended=now)
             new = {f"new_{k}": row[k] for k in ("state", "metrics", "failure", "message", "seconds", "ended")}
@@ -216,7 +215,7 @@ class StudyLedger:
             replace(source, id=number, kind="imported", worker="imported", round=0, attempt=1)
             for number, source in enumerate(found, start=len(self._trials))
         ]
-        with self._transaction() as connection:
+        with transaction(self._engine) as connection:
             for trial in imported:
                 connection.execute(insert(trials), self._row(trial, ended=now))
                 self._add_reports(connection, trial)
@@ -235,27 +234,27 @@ class StudyLedger:
     def add_seconds(self, seconds: float) -> None:
         """Add running time to what has been used."""
         total = self._seconds + seconds
-        with self._transaction() as connection:
+        with transaction(self._engine) as connection:
             connection.execute(update(studies).where(studies.c.id == self._study).values(seconds=total))
         self._seconds = total
 
     def decision(self, round_: int) -> DecisionRecord | None:
         """Give the decision taken after a round, if there is one."""
         query = select(decisions.c.body).where(decisions.c.study == self._study, decisions.c.round == round_)
-        with self._transaction() as connection:
+        with transaction(self._engine) as connection:
             body = connection.execute(query).scalar()
         return DecisionRecord.from_json(json.loads(body)) if body else None
 
     def decisions(self) -> list[DecisionRecord]:
         """Give all decisions, in order."""
         query = select(decisions.c.body).where(decisions.c.study == self._study).order_by(decisions.c.round)
-        with self._transaction() as connection:
+        with transaction(self._engine) as connection:
             bodies = connection.execute(query).scalars().all()
         return [DecisionRecord.from_json(json.loads(body)) for body in bodies]
 
     def record_decision(self, decision: DecisionRecord) -> None:
         """Keep a decision; a second one for the same round is refused with `LedgerError`."""
-        with self._transaction() as connection:
+        with transaction(self._engine) as connection:
             calls = [json.loads(body) for body in self._calls_of(connection, decision.round)]
             body = decision.to_json()
             connection.execute(
@@ -269,7 +268,7 @@ class StudyLedger:
     def record_call(self, call: ModelCall) -> None:
         """Keep a call of the model."""
         tokens = call.input_tokens + call.output_tokens
-        with self._transaction() as connection:
+        with transaction(self._engine) as connection:
             connection.execute(
                 insert(model_calls).values(
                     study=self._study,
@@ -284,14 +283,14 @@ class StudyLedger:
 
     def post_study(self, payload: JsonObject) -> None:
         """Put the study's description into the outbox, once."""
-        with self._transaction() as connection:
+        with transaction(self._engine) as connection:
             there = select(outbox.c.id).where(outbox.c.study == self._study, outbox.c.key == "study")
             if connection.execute(there).scalar() is None:
                 self._post(connection, "study", "study", 0, payload)
 
     def record_final(self, report: FinalReport, payload: JsonObject) -> None:
         """Keep the final figures and put `payload` into the outbox."""
-        with self._transaction() as connection:
+        with transaction(self._engine) as connection:
             connection.execute(
                 update(studies).where(studies.c.id == self._study).values(final=json.dumps(report.to_json()))
             )
@@ -301,14 +300,14 @@ class StudyLedger:
 
     def final(self) -> FinalReport | None:
         """Give the final figures, once there are any."""
-        with self._transaction() as connection:
+        with transaction(self._engine) as connection:
             body = connection.execute(select(studies.c.final).where(studies.c.id == self._study)).scalar()
         return FinalReport(**json.loads(body)) if body else None
 
     def run_id(self) -> str | None:
         """Give the id of the study's MLflow run, once it is known."""
         query = select(outbox.c.ref).where(outbox.c.study == self._study, outbox.c.key == "study")
-        with self._transaction() as connection:
+        with transaction(self._engine) as connection:
             return connection.execute(query).scalar()
 
     def unsent(self, round_: int | None = None) -> int:
@@ -316,17 +315,14 @@ class StudyLedger:
         query = select(func.count()).where(outbox.c.study == self._study, outbox.c.ref.is_(None))
         if round_ is not None:
             query = query.where(outbox.c.round == round_)
-        with self._transaction() as connection:
+        with transaction(self._engine) as connection:
             return int(connection.execute(query).scalar_one())
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._engine)
-
     def _keep(self, trial: Trial) -> None:
         if trial.id not in self._trials:
-            self._assigned.setdefault((trial.round, trial.worker), []).append(trial.id)
+            self._assigned.setdefault((trial.round, trial.kind, trial.worker), []).append(trial.id)
             self._counted += trial.counted
         self._trials[trial.id] = trial
 
@@ -383,31 +379,6 @@ class StudyLedger:
     def _calls_of(self, connection: Connection, round_: int) -> Sequence[str]:
         query = select(model_calls.c.body).where(model_calls.c.study == self._study, model_calls.c.round == round_)
         return connection.execute(query.order_by(model_calls.c.id)).scalars().all()
-
-
-class _Transaction:
-    """A transaction whose database errors come out as `LedgerError`; nothing of it stays when it fails."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._begin = engine.begin()
-
-    def __enter__(self) -> Connection:
-        try:
-            return self._begin.__enter__()
-        except DatabaseError as error:
-            raise LedgerError(
-                f"the ledger can't be used: {error.orig}", "check the disk and other processes"
-            ) from error
-
-    def __exit__(self, *exc: object) -> None:
-        try:
-            self._begin.__exit__(*exc)  # type: ignore[arg-type]
-        except DatabaseError as error:
-            raise LedgerError(f"the ledger can't be written: {error.orig}", "check the disk") from error
-        if isinstance(exc[1], IntegrityError):
-            raise LedgerError(f"the ledger refused a second entry: {exc[1].orig}") from exc[1]
-        if isinstance(exc[1], DatabaseError):
-            raise LedgerError(f"the ledger can't be written: {exc[1].orig}", "check the disk") from exc[1]
 
 
 def _trial(row: Row[tuple[object, ...]], curve: Sequence[Report]) -> Trial:

@@ -95,7 +95,7 @@ def summarize(
         top=tuple(goal.ranked(pool)[:10]),
         decisions=tuple(decisions),
         final=final,
-        sentences=tuple(_sentences(config, status, counts, best, default, final, usage)),
+        sentences=tuple(_sentences(config, status, counts, best, default, final, usage, decisions)),
     )
 
 
@@ -173,12 +173,14 @@ def _sentences(
     default: Trial | None,
     final: FinalReport | None,
     usage: Usage,
+    decisions: Sequence[DecisionRecord],
 ) -> Iterable[str]:
     goal = config.goal
     names = ", ".join(config.space.names)
     yield f"{counted(len(config.space), 'parameter')} ({names}) were searched to {goal.direction} {goal.metric}."
     states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    decider = f"the model {config.coordinator.model} under the guards" if config.coordinator.model else "the rules"
+    asked = config.coordinator.model or any(d.kind == "llm" for d in decisions)
+    decider = f"the model {config.coordinator.model or ''}".rstrip() + " under the guards" if asked else "the rules"
     yield (
         f"{counted(sum(counts.values()), 'trial')} ({states or 'none yet'}) ran in {duration(usage.seconds)}; "
         f"{decider} decided after each round."

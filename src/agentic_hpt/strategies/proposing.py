@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Sequence
 
 from agentic_hpt.records import Assignment, Goal, Params, ParamValue, Proposal, Trial
-from agentic_hpt.space import SearchSpace
+from agentic_hpt.space import Choice, Parameter, SearchSpace
 from agentic_hpt.strategies.view import ConfigurationKey, SamplerView, key_of
 
 _GRID_LIMIT = 10_000
 _TRIES = 12
+_RANDOM_TRIES = 50
 
 
 class Proposer:
@@ -31,12 +34,15 @@ class Proposer:
             params = view.propose((seed + attempt) % 2**32)
             if key_of(params) not in tried:
                 return Proposal(params, assignment.tuned)
+        dice = random.Random(seed)
+        for _ in range(_RANDOM_TRIES):
+            params = self._random(assignment, dice)
+            if key_of(params) not in tried:
+                return Proposal(params, assignment.tuned)
         left = [c for c in self.grid(assignment.tuned, assignment.held) or () if key_of(c) not in tried]
         if left:
             return Proposal(left[seed % len(left)], assignment.tuned)
-        if self.grid(assignment.tuned, assignment.held) is not None:
-            return None
-        return Proposal(params, assignment.tuned)
+        return None
 
     def new_values(self, tuned: Sequence[str], held: Params, trials: Sequence[Trial]) -> int | None:
         """Count the subspace's configurations that were not tried; `None` when they can't be counted."""
@@ -67,6 +73,16 @@ class Proposer:
             found = grown
         return found
 
+    def _random(self, assignment: Assignment, dice: random.Random) -> dict[str, ParamValue]:
+        params: dict[str, ParamValue] = {}
+        for name in self._space.order:
+            if self._space.is_active(name, params):
+                if name in assignment.tuned:
+                    params[name] = random_value(self._space[name], dice)
+                else:
+                    params[name] = assignment.held.get(name, self._space[name].resolved_default())
+        return {name: params[name] for name in self._space if name in params}
+
     def _tried(self, trials: Sequence[Trial]) -> set[ConfigurationKey]:
         """Give the identities of all configurations; each trial's is worked out once, since it never changes."""
         for trial in trials:
@@ -83,6 +99,17 @@ class Proposer:
         if key not in self._views:
             self._views[key] = SamplerView(self._space, self._goal, assignment.tuned, assignment.held)
         return self._views[key]
+
+
+def random_value(parameter: Parameter, dice: random.Random) -> ParamValue:
+    """Draw one of a parameter's values, evenly on its scale."""
+    if isinstance(parameter, Choice):
+        return dice.choice(list(parameter.values))
+    if parameter.log:
+        drawn = math.exp(dice.uniform(math.log(parameter.low), math.log(parameter.high)))
+    else:
+        drawn = dice.uniform(parameter.low, parameter.high)
+    return parameter.snap(min(max(drawn, parameter.low), parameter.high))
 
 
 def fits(trial: Trial, assignment: Assignment) -> bool:
