@@ -220,9 +220,9 @@ def test_tokens_are_estimated_when_the_provider_does_not_count_them() -> None:
 @pytest.mark.parametrize(
     ("budget", "usage", "words"),
     [
-        (Budget(trials=100, tokens=1000), Usage(trials=2, tokens=1000), "1000 tokens"),
-        (Budget(trials=100, tokens=0), Usage(trials=2), "0 tokens"),
-        (Budget(trials=100, dollars=0.5), Usage(trials=2, dollars=0.51), "0.5 dollars"),
+        (Budget(trials=100, tokens=9000), Usage(trials=2, tokens=8000), "1000 tokens are left of 9000"),
+        (Budget(trials=100, tokens=0), Usage(trials=2), "0 tokens are left"),
+        (Budget(trials=100, dollars=0.5), Usage(trials=2, dollars=0.51), "0 dollars are left of 0.5"),
     ],
 )
 def test_a_spent_budget_of_the_model_ends_its_use_and_not_the_study(budget: Budget, usage: Usage, words: str) -> None:

@@ -126,7 +126,7 @@ def test_what_is_read_from_disk_is_what_was_told(home: Home, outcome: Outcome) -
     assert again.trial(0).reports == outcome.reports
     assert [type(v) for v in again.trial(0).params.values()] == [type(v) for v in PARAMS.values()]
     assert again.usage() == ledger.usage()
-    assert again.of_assignment(1, "w") == ledger.of_assignment(1, "w") == list(ledger.trials())
+    assert again.of_assignment(1, "joint", "w") == ledger.of_assignment(1, "joint", "w") == list(ledger.trials())
 
 
 def test_values_of_trials_that_are_not_complete_are_dropped(home: Home) -> None:
@@ -141,9 +141,9 @@ def test_of_assignment_keeps_rounds_and_workers_apart(home: Home) -> None:
     for round_, worker in [(1, "lr"), (1, "n"), (2, "lr"), (1, "lr")]:
         reserve(ledger, round_=round_, worker=worker)
     for found in (ledger, home.open(Budget())):
-        assert [t.id for t in found.of_assignment(1, "lr")] == [0, 3]
-        assert [t.id for t in found.of_assignment(1, "n")] == [1]
-        assert found.of_assignment(3, "lr") == []
+        assert [t.id for t in found.of_assignment(1, "joint", "lr")] == [0, 3]
+        assert [t.id for t in found.of_assignment(1, "joint", "n")] == [1]
+        assert found.of_assignment(3, "joint", "lr") == []
 
 
 def test_an_unknown_trial_is_named(home: Home) -> None:

@@ -109,14 +109,17 @@ def test_a_trial_of_another_space_stays_out(storage: str) -> None:
     assert mirror(storage)([strange, TRIALS[0]]) == 1
 
 
-@pytest.mark.parametrize("owner", ["somebody's", "another uid's"])
-def test_another_study_of_that_name_is_left_alone(storage: str, owner: str) -> None:
-    if owner == "somebody's":
-        optuna.create_study(study_name="digits", storage=storage, direction="maximize").add_trial(
-            optuna.trial.create_trial(value=1.0)
-        )
-    else:
-        mirror(storage, uid="other")(TRIALS[:1])
+def test_an_earlier_study_of_that_name_keeps_its_mirror(storage: str) -> None:
+    mirror(storage, uid="earlier")(TRIALS[:1])
+    mirror(storage, uid="later")(TRIALS[:2])
+    counts = {s.study_name: s.n_trials for s in optuna.get_all_study_summaries(storage)}
+    assert counts == {"digits": 1, "digits-later": 2}
+
+
+def test_somebodys_study_of_that_name_is_left_alone(storage: str) -> None:
+    optuna.create_study(study_name="digits", storage=storage, direction="maximize").add_trial(
+        optuna.trial.create_trial(value=1.0)
+    )
     with pytest.raises(ConfigError, match="another study named 'digits'"):
         mirror(storage)(TRIALS)
     assert len(found(storage)) == 1

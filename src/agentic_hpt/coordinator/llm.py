@@ -93,9 +93,8 @@ class LlmCoordinator:
         dollars = usage.dollars + sum(c.dollars for c in calls)
         cost = (asked * price.input + self._config.max_tokens * price.output) / 1e6 if price else 0.0
         if budget.dollars is not None and dollars + cost > budget.dollars:
-            raise CoordinatorError(
-                f"{dollars:.4g} of {budget.dollars:g} dollars are spent, too few are left for a call"
-            )
+            left = max(0.0, budget.dollars - dollars)
+            raise CoordinatorError(f"{left:.4g} dollars are left of {budget.dollars:g}, too few for a call")
 
     async def _ask(self, situation: Situation, calls: list[ModelCall]) -> Decision:
         from langchain_core.messages import AIMessage, HumanMessage
