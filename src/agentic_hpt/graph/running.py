@@ -90,7 +90,8 @@ async def run_trial(parts: StudyParts, trial: Trial, emit: Emit, *, search: bool
         else:  # an executor's or a pruner's own fault must not leave the trial open
             outcome = Outcome.failed(FailureKind.CRASH, f"running the trial failed: {type(error).__name__}: {error}")
     outcome = replace(outcome, message=mask_secrets(outcome.message))
-    await parts.think(_check_contract, parts, outcome)
+    if outcome.failure is FailureKind.INVALID_OUTPUT:
+        await parts.think(_check_contract, parts, outcome)
     told = await asyncio.shield(parts.think(_tell, parts, trial, outcome, search))
     if search:
         parts.pruner.ended(trial.id, told.state is TrialState.COMPLETE)
@@ -139,9 +140,7 @@ def _check_contract(parts: StudyParts, outcome: Outcome) -> None:
 
     Raises `ConfigError` before anything is told.
     """
-    if outcome.failure is FailureKind.INVALID_OUTPUT and not any(
-        t.finished and t.counted for t in parts.ledger.trials()
-    ):
+    if not any(t.finished and t.counted for t in parts.ledger.trials()):
         raise ConfigError(
             f"the objective's first answer can't be used: {outcome.message}",
             "mend the objective and run again; the study's name stays free",
