@@ -1,155 +1,41 @@
-"""Studies as their users hold them: tune, run, resume, look at, ask and tell."""
+"""One study in a home: looking at it, running it, asking and telling."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 import signal
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, SupportsFloat, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, SupportsFloat
 
 from agentic_hpt.config import Settings, StudyConfig, check_study_name, mask_secrets
-from agentic_hpt.errors import ConfigError, FailureKind, HptError, LedgerError, StudyBusy, StudyExists, StudyNotFound
+from agentic_hpt.errors import ConfigError, FailureKind, HptError, LedgerError, StudyBusy, StudyNotFound
 from agentic_hpt.records import (
     Assignment,
-    Budget,
     DecisionRecord,
-    Direction,
     FinalReport,
     JsonObject,
     Outcome,
     Trial,
     TrialState,
-    Usage,
     is_number,
 )
-from agentic_hpt.space import Parameter, SearchSpace
+from agentic_hpt.study.driving import checkpointer, handle_signals, run_coroutine
+from agentic_hpt.study.result import Result, Status
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
     from langchain_core.language_models import BaseChatModel
-    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
     from agentic_hpt.graph.context import StudyParts
     from agentic_hpt.ledger import LedgerStore, StudyLedger, StudyRow
     from agentic_hpt.protocols import Objective, Strategy
 
-__all__ = ["Result", "Study", "list_studies", "open_view", "resume_study", "run_study", "tune"]
-
-T = TypeVar("T")
 Listener = Callable[[JsonObject], None]
-Status = Literal["running", "stopped", "finalized", "failed"]
 _LAST_WRITES_SECONDS = 60.0
 _AWAY_SECONDS = 3.0
 _TRACES_SECONDS = 5.0
-_EXIT_CODES = {"finalized": 0, "failed": 1, "stopped": 3, "running": 3}
-_OBJECTIVES_FAULT = {FailureKind.NAN, FailureKind.INVALID_OUTPUT}
-_CTRL_C = 130
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a study stands after a run: what was found, and what it cost."""
-
-    study: str
-    status: Status
-    stopped_by: str | None
-    error: str | None
-    config: StudyConfig
-    trials: tuple[Trial, ...]
-    decisions: tuple[DecisionRecord, ...]
-    best: Trial | None
-    final: FinalReport | None
-    usage: Usage
-    home: Path
-    artifacts: Path
-    tracking: JsonObject
-    interrupted: bool = False
-    """Whether Ctrl-C stopped this run."""
-
-    @property
-    def exit_code(self) -> int:
-        """0 finished, 1 failed, 2 failed for an objective without a usable answer, 3 stopped, 130 Ctrl-C."""
-        if self.interrupted:
-            return _CTRL_C
-        failures = {t.failure for t in self.trials if t.counted}
-        if self.status == "failed" and failures and failures <= _OBJECTIVES_FAULT:
-            return 2
-        return _EXIT_CODES[self.status]
-
-    def report(self, path: str | Path) -> Path:
-        """Write the report as one HTML page and give its path."""
-        from agentic_hpt.report.html import write_report
-
-        return write_report(
-            Path(path),
-            config=self.config,
-            status=self.status,
-            trials=self.trials,
-            decisions=self.decisions,
-            final=self.final,
-            artifacts=self.artifacts,
-            usage=self.usage,
-        )
-
-    def to_json(self) -> JsonObject:
-        """Give the document that `hpt run --json` prints."""
-        searched = [t for t in self.trials if t.counted]
-        count = {s: sum(t.state is s for t in searched) for s in TrialState}
-        report = self.artifacts / "report.html"
-        coordinator = self.config.coordinator.model
-        final = self.final
-        document: JsonObject = {
-            "study": self.study,
-            "status": self.status,
-            "stopped_by": self.stopped_by,
-            "metric": [self.config.metric],
-            "direction": [self.config.direction],
-            "rounds": len(self.decisions),
-            "trials": {
-                "complete": count[TrialState.COMPLETE],
-                "pruned": count[TrialState.PRUNED],
-                "failed": count[TrialState.FAILED],
-                "total": len(searched),
-            },
-            "best": None
-            if self.best is None
-            else {"trial": self.best.id, "params": dict(self.best.params), "values": dict(self.best.values)},
-            "final": None
-            if final is None
-            else {
-                "fresh_seeds": final.fresh_seeds,
-                "failed_seeds": final.failed_seeds,
-                "mean": final.mean,
-                "sd": final.sd,
-                "holdout": final.holdout,
-                "selection_gap": final.selection_gap,
-            },
-            "coordinator": {
-                "kind": "llm" if coordinator or self.usage.calls else "rules",
-                "model": coordinator,
-                "calls": self.usage.calls,
-                "tokens": self.usage.tokens,
-                "dollars": self.usage.dollars,
-                "fallbacks": sum(d.fallback is not None for d in self.decisions),
-            },
-            "mlflow": self.tracking,
-            "paths": {
-                "model": final.model_dir if final is not None else None,
-                "report": str(report) if report.is_file() else None,
-                "home": str(self.home),
-            },
-            "seconds": round(self.usage.seconds, 2),
-        }
-        if self.error:
-            document["error"] = self.error
-        return document
 
 
 class Study:
@@ -320,13 +206,13 @@ class Study:
             if self.config.mlflow.enabled and self._ledger().unsent():
                 self._acquire()
                 try:
-                    _run_coroutine(self._write_behind())
+                    run_coroutine(self._write_behind())
                 finally:
                     self._release()
             return self.result()
         self._asking = None
         try:
-            outcome = _run_coroutine(self._drive(objective, chat_model, listener or (lambda event: None)))
+            outcome = run_coroutine(self._drive(objective, chat_model, listener or (lambda event: None)))
         finally:
             self._release()
         return self.result(interrupted=outcome == signal.SIGINT)
@@ -367,7 +253,7 @@ class Study:
             received.append(number)
             task.cancel()
 
-        restore = _handle_signals(stop)
+        restore = handle_signals(stop)
         ended: BaseException | None = None
         try:
             await task
@@ -391,7 +277,7 @@ class Study:
             return parts
 
         budget = self.config.limits_of_study
-        async with _checkpointer(self._settings.checkpoints) as saver:
+        async with checkpointer(self._settings.checkpoints) as saver:
             graph = build_graph(parts_of, saver)
             config = {
                 "configurable": {"thread_id": self._row.uid},
@@ -511,7 +397,7 @@ class Study:
             self._asking = None
             if not self._ended():
                 self._store.set_status(self._row.uid, "stopped", "user")
-            _run_coroutine(self._write_behind())
+            run_coroutine(self._write_behind())
         self._release()
 
     async def _write_behind(self) -> None:
@@ -597,118 +483,6 @@ class Study:
         return False
 
 
-def run_study(
-    config: StudyConfig, *, home: str | Path | None = None, fresh: bool = False, listener: Listener | None = None
-) -> Result:
-    """Make a study and run it to its end. Bad input raises `ConfigError` before anything is made."""
-    from agentic_hpt import wiring
-
-    objective = wiring.make_objective(config)
-    return Study.create(config, home=home, fresh=fresh).run(objective=objective, listener=listener)
-
-
-def resume_study(name: str, *, home: str | Path | None = None, listener: Listener | None = None) -> Result:
-    """Go on with a study that was stopped or killed; a finished one gives its result. Raises `StudyNotFound`."""
-    return Study.open(name, home).run(listener=listener)
-
-
-def open_view(name: str, home: str | Path | None = None) -> Study:
-    """Open a study to look at it. Raises `StudyNotFound`."""
-    return Study.open(name, home)
-
-
-def list_studies(home: str | Path | None = None) -> list[JsonObject]:
-    """Give all studies of a home with status, number of trials and best value; none when the home does not exist."""
-    from agentic_hpt.ledger import LedgerStore
-
-    settings = Settings.load(home)
-    if not Path(settings.ledger_url.removeprefix("sqlite:///")).exists():
-        return []
-    store = LedgerStore(settings.ledger_url, create=False)
-    found: list[JsonObject] = []
-    for row in store.list_studies():
-        study = Study(settings, store, row)
-        trials = study.trials()
-        best = study.config.goal.best(trials)
-        entry: JsonObject = {
-            "study": row.name,
-            "status": study.status,
-            "trials": sum(t.counted for t in trials),
-            "best": study.config.goal.value(best) if best is not None else None,
-        }
-        found.append(entry)
-    return found
-
-
-def tune(
-    objective: Callable[..., object],
-    space: SearchSpace | Mapping[str, Parameter],
-    *,
-    metric: str,
-    direction: Direction = "maximize",
-    target: float | None = None,
-    budget: Budget | None = None,
-    study: str | None = None,
-    home: str | Path | None = None,
-    final: Callable[..., object] | None = None,
-    coordinator: str | BaseChatModel = "rules",
-    if_exists: Literal["error", "resume", "fresh"] = "error",
-    listener: Listener | None = None,
-    **options: object,
-) -> Result:
-    """Tune a Python function and give the result.
-
-    `objective` is called as `objective(params)` or `objective(params, trial)` and returns the metric, or a mapping that
-    holds it. `final`, called likewise with the winner once, gives the score on data that no trial saw. The study is
-    named `study`, by default like the function. `options` are further keys of the study file: `parallel`, `strategy`,
-    `executor`, `seed`, `pruner`, ... Raises `ConfigError` for bad input and `StudyExists` when the name is taken.
-    """
-    from agentic_hpt.objectives.function import FunctionObjective
-
-    wrapped = FunctionObjective(objective, final)
-    name = study or getattr(objective, "__name__", "study").strip("<>_") or "study"
-    described: dict[str, object] = {
-        "study": name,
-        "metric": metric,
-        "direction": direction,
-        "target": target,
-        "space": space if isinstance(space, SearchSpace) else SearchSpace(space),
-        "budget": budget or Budget(trials=100),
-        **options,
-    }
-    chat_model = None
-    if isinstance(coordinator, str):
-        described["coordinator"] = coordinator
-    else:
-        chat_model = coordinator
-        if budget is not None and budget.dollars is not None and "coordinator" not in described:
-            raise ConfigError(
-                "tune: budget.dollars needs the model's price, and a model handed over as an object has none",
-                "name the model instead: coordinator={'model': …, 'price': {'input': …, 'output': …}}",
-            )
-    config = StudyConfig.from_mapping(described, where="tune")
-    try:
-        made = Study.create(config, home=home, fresh=if_exists == "fresh")
-    except StudyExists:
-        if if_exists != "resume":
-            raise
-        made = Study.open(name, home)
-        given = {"metric", "direction", "space", *options}
-        given |= {key for key, value in {"budget": budget, "target": target}.items() if value is not None}
-        _same_experiment(made.config, config, given)
-    return made.run(objective=wrapped, chat_model=chat_model, listener=listener)
-
-
-def _same_experiment(held: StudyConfig, asked: StudyConfig, given: set[str]) -> None:
-    """See that nothing that was asked for differs from the study that is there. Raises `ConfigError`."""
-    for key in sorted(given):
-        if getattr(held, key) != getattr(asked, key):
-            raise ConfigError(
-                f"study {held.study!r} in this home has another {key}: {getattr(held, key)!r}",
-                "give this one another name, or start anew with if_exists='fresh'",
-            )
-
-
 def _why_nothing_was_found(trials: Sequence[Trial]) -> str:
     failed = [t for t in trials if t.state is TrialState.FAILED]
     if not failed:
@@ -717,66 +491,3 @@ def _why_nothing_was_found(trials: Sequence[Trial]) -> str:
     example = next(t for t in failed if str(t.failure) == kinds[0])
     first_line = example.message.strip().partition("\n")[0]
     return f"no trial was completed; {len(failed)} failed, most by {kinds[0]}: {mask_secrets(first_line)[:300]}"
-
-
-@asynccontextmanager
-async def _checkpointer(path: Path) -> AsyncIterator[AsyncSqliteSaver]:
-    """Open the checkpoint store, and close it for good.
-
-    A graph that fails leaves writes under way. One that got its INSERT in before the connection closed would keep the
-    store locked for as long as its traceback lives: so the close waits for the saver's lock, and rolls back.
-    """
-    import aiosqlite
-    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-
-    connection = await aiosqlite.connect(path)
-    saver = AsyncSqliteSaver(connection)
-    try:
-        yield saver
-    finally:
-        async with saver.lock:
-            await connection.rollback()
-            await connection.close()
-
-
-def _run_coroutine(work: Coroutine[object, object, T]) -> T:
-    """Run a coroutine to its end; in a thread of its own where a loop runs already, as in a notebook."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    loop, tasks = asyncio.new_event_loop(), list[asyncio.Task[T]]()
-
-    def run() -> T:
-        with contextlib.closing(loop):
-            tasks.append(loop.create_task(work))
-            return loop.run_until_complete(tasks[0])
-
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(run)
-        try:
-            return running.result()
-        except KeyboardInterrupt:
-            loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
-            raise
-
-
-def _handle_signals(stop: Callable[[signal.Signals], None]) -> Callable[[], None]:
-    """Let Ctrl-C and SIGTERM call `stop` in the event loop; give what puts the old handlers back.
-
-    Outside the main thread, where signals can't be handled, nothing is changed.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return lambda: None
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    old = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        loop.add_signal_handler(number, stop, number)
-
-    def restore() -> None:
-        for number in numbers:
-            loop.remove_signal_handler(number)
-            signal.signal(number, old[number])
-
-    return restore

@@ -1,0 +1,129 @@
+"""The calls that most users make: tune a function, run or resume a study, list them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from agentic_hpt.config import Settings, StudyConfig
+from agentic_hpt.errors import ConfigError, StudyExists
+from agentic_hpt.records import Budget, Direction, JsonObject
+from agentic_hpt.space import Parameter, SearchSpace
+from agentic_hpt.study.core import Listener, Study
+from agentic_hpt.study.result import Result
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+
+def run_study(
+    config: StudyConfig, *, home: str | Path | None = None, fresh: bool = False, listener: Listener | None = None
+) -> Result:
+    """Make a study and run it to its end. Bad input raises `ConfigError` before anything is made."""
+    from agentic_hpt import wiring
+
+    objective = wiring.make_objective(config)
+    return Study.create(config, home=home, fresh=fresh).run(objective=objective, listener=listener)
+
+
+def resume_study(name: str, *, home: str | Path | None = None, listener: Listener | None = None) -> Result:
+    """Go on with a study that was stopped or killed; a finished one gives its result. Raises `StudyNotFound`."""
+    return Study.open(name, home).run(listener=listener)
+
+
+def open_view(name: str, home: str | Path | None = None) -> Study:
+    """Open a study to look at it. Raises `StudyNotFound`."""
+    return Study.open(name, home)
+
+
+def list_studies(home: str | Path | None = None) -> list[JsonObject]:
+    """Give all studies of a home with status, number of trials and best value; none when the home does not exist."""
+    from agentic_hpt.ledger import LedgerStore
+
+    settings = Settings.load(home)
+    if not Path(settings.ledger_url.removeprefix("sqlite:///")).exists():
+        return []
+    store = LedgerStore(settings.ledger_url, create=False)
+    found: list[JsonObject] = []
+    for row in store.list_studies():
+        study = Study(settings, store, row)
+        trials = study.trials()
+        best = study.config.goal.best(trials)
+        entry: JsonObject = {
+            "study": row.name,
+            "status": study.status,
+            "trials": sum(t.counted for t in trials),
+            "best": study.config.goal.value(best) if best is not None else None,
+        }
+        found.append(entry)
+    return found
+
+
+def tune(
+    objective: Callable[..., object],
+    space: SearchSpace | Mapping[str, Parameter],
+    *,
+    metric: str,
+    direction: Direction = "maximize",
+    target: float | None = None,
+    budget: Budget | None = None,
+    study: str | None = None,
+    home: str | Path | None = None,
+    final: Callable[..., object] | None = None,
+    coordinator: str | BaseChatModel = "rules",
+    if_exists: Literal["error", "resume", "fresh"] = "error",
+    listener: Listener | None = None,
+    **options: object,
+) -> Result:
+    """Tune a Python function and give the result.
+
+    `objective` is called as `objective(params)` or `objective(params, trial)` and returns the metric, or a mapping that
+    holds it. `final`, called likewise with the winner once, gives the score on data that no trial saw. The study is
+    named `study`, by default like the function. `options` are further keys of the study file: `parallel`, `strategy`,
+    `executor`, `seed`, `pruner`, ... Raises `ConfigError` for bad input and `StudyExists` when the name is taken.
+    """
+    from agentic_hpt.objectives.function import FunctionObjective
+
+    wrapped = FunctionObjective(objective, final)
+    name = study or getattr(objective, "__name__", "study").strip("<>_") or "study"
+    described: dict[str, object] = {
+        "study": name,
+        "metric": metric,
+        "direction": direction,
+        "target": target,
+        "space": space if isinstance(space, SearchSpace) else SearchSpace(space),
+        "budget": budget or Budget(trials=100),
+        **options,
+    }
+    chat_model = None
+    if isinstance(coordinator, str):
+        described["coordinator"] = coordinator
+    else:
+        chat_model = coordinator
+        if budget is not None and budget.dollars is not None and "coordinator" not in described:
+            raise ConfigError(
+                "tune: budget.dollars needs the model's price, and a model handed over as an object has none",
+                "name the model instead: coordinator={'model': …, 'price': {'input': …, 'output': …}}",
+            )
+    config = StudyConfig.from_mapping(described, where="tune")
+    try:
+        made = Study.create(config, home=home, fresh=if_exists == "fresh")
+    except StudyExists:
+        if if_exists != "resume":
+            raise
+        made = Study.open(name, home)
+        given = {"metric", "direction", "space", *options}
+        given |= {key for key, value in {"budget": budget, "target": target}.items() if value is not None}
+        _same_experiment(made.config, config, given)
+    return made.run(objective=wrapped, chat_model=chat_model, listener=listener)
+
+
+def _same_experiment(held: StudyConfig, asked: StudyConfig, given: set[str]) -> None:
+    """See that nothing that was asked for differs from the study that is there. Raises `ConfigError`."""
+    for key in sorted(given):
+        if getattr(held, key) != getattr(asked, key):
+            raise ConfigError(
+                f"study {held.study!r} in this home has another {key}: {getattr(held, key)!r}",
+                "give this one another name, or start anew with if_exists='fresh'",
+            )

@@ -1,0 +1,115 @@
+"""How a study stands after a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from agentic_hpt.config import StudyConfig
+from agentic_hpt.errors import FailureKind
+from agentic_hpt.records import DecisionRecord, FinalReport, JsonObject, Trial, TrialState, Usage
+
+Status = Literal["running", "stopped", "finalized", "failed"]
+_EXIT_CODES = {"finalized": 0, "failed": 1, "stopped": 3, "running": 3}
+_OBJECTIVES_FAULT = {FailureKind.NAN, FailureKind.INVALID_OUTPUT}
+_CTRL_C = 130
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a study stands after a run: what was found, and what it cost."""
+
+    study: str
+    status: Status
+    stopped_by: str | None
+    error: str | None
+    config: StudyConfig
+    trials: tuple[Trial, ...]
+    decisions: tuple[DecisionRecord, ...]
+    best: Trial | None
+    final: FinalReport | None
+    usage: Usage
+    home: Path
+    artifacts: Path
+    tracking: JsonObject
+    interrupted: bool = False
+    """Whether Ctrl-C stopped this run."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 finished, 1 failed, 2 failed for an objective without a usable answer, 3 stopped, 130 Ctrl-C."""
+        if self.interrupted:
+            return _CTRL_C
+        failures = {t.failure for t in self.trials if t.counted}
+        if self.status == "failed" and failures and failures <= _OBJECTIVES_FAULT:
+            return 2
+        return _EXIT_CODES[self.status]
+
+    def report(self, path: str | Path) -> Path:
+        """Write the report as one HTML page and give its path."""
+        from agentic_hpt.report.html import write_report
+
+        return write_report(
+            Path(path),
+            config=self.config,
+            status=self.status,
+            trials=self.trials,
+            decisions=self.decisions,
+            final=self.final,
+            artifacts=self.artifacts,
+            usage=self.usage,
+        )
+
+    def to_json(self) -> JsonObject:
+        """Give the document that `hpt run --json` prints."""
+        searched = [t for t in self.trials if t.counted]
+        count = {s: sum(t.state is s for t in searched) for s in TrialState}
+        report = self.artifacts / "report.html"
+        coordinator = self.config.coordinator.model
+        final = self.final
+        document: JsonObject = {
+            "study": self.study,
+            "status": self.status,
+            "stopped_by": self.stopped_by,
+            "metric": [self.config.metric],
+            "direction": [self.config.direction],
+            "rounds": len(self.decisions),
+            "trials": {
+                "complete": count[TrialState.COMPLETE],
+                "pruned": count[TrialState.PRUNED],
+                "failed": count[TrialState.FAILED],
+                "total": len(searched),
+            },
+            "best": None
+            if self.best is None
+            else {"trial": self.best.id, "params": dict(self.best.params), "values": dict(self.best.values)},
+            "final": None
+            if final is None
+            else {
+                "fresh_seeds": final.fresh_seeds,
+                "failed_seeds": final.failed_seeds,
+                "mean": final.mean,
+                "sd": final.sd,
+                "holdout": final.holdout,
+                "selection_gap": final.selection_gap,
+            },
+            "coordinator": {
+                "kind": "llm" if coordinator or self.usage.calls else "rules",
+                "model": coordinator,
+                "calls": self.usage.calls,
+                "tokens": self.usage.tokens,
+                "dollars": self.usage.dollars,
+                "fallbacks": sum(d.fallback is not None for d in self.decisions),
+            },
+            "mlflow": self.tracking,
+            "paths": {
+                "model": final.model_dir if final is not None else None,
+                "report": str(report) if report.is_file() else None,
+                "home": str(self.home),
+            },
+            "seconds": round(self.usage.seconds, 2),
+        }
+        if self.error:
+            document["error"] = self.error
+        return document
