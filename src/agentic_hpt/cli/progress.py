@@ -131,7 +131,7 @@ class Progress:
     def _final(self, event: JsonObject) -> str:
         self.phase = "done"
         mean, sd, holdout = (_number(event.get(key)) for key in ("mean", "sd", "holdout"))
-        figures = [] if mean is None else [f"fresh seeds {number(mean)}{f' ± {number(sd)}' if sd is not None else ''}"]
+        figures = [] if mean is None else [f"fresh seeds {number(mean)}{f' ± {number(sd, 2)}' if sd is not None else ''}"]
         figures += [] if holdout is None else [f"holdout {number(holdout)}"]
         return f"final: {', '.join(figures) or 'no figures'}"
 

@@ -15,10 +15,10 @@ def visible(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
 
 
-def number(value: object) -> str:
-    """Write a value briefly: a float with up to five significant digits, anything else as it is."""
+def number(value: object, digits: int = 5) -> str:
+    """Write a value briefly: a float with up to `digits` significant digits, anything else as it is."""
     if isinstance(value, float):
-        return f"{value:.5g}"
+        return f"{value:.{digits}g}"
     return "null" if value is None else visible(str(value).lower() if isinstance(value, bool) else value)
 
 

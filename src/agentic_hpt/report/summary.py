@@ -118,7 +118,7 @@ def final_sentences(metric: str, final: Mapping[str, object]) -> list[str]:
     if mean is None:
         said.append("The winner was not retrained with fresh seeds, so how much of its figure is luck is not known.")
     else:
-        spread = f" ± {number(sd)} (mean ± SD)" if sd is not None else ""
+        spread = f" ± {number(sd, 2)} (mean ± SD)" if sd is not None else ""
         said.append(
             f"Retrained with {counted(seeds, 'fresh seed')}, the winner has {metric} {number(mean)}{spread}: "
             "this is the figure to expect."
