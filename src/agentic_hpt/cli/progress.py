@@ -131,7 +131,8 @@ class Progress:
     def _final(self, event: JsonObject) -> str:
         self.phase = "done"
         mean, sd, holdout = (_number(event.get(key)) for key in ("mean", "sd", "holdout"))
-        figures = [] if mean is None else [f"fresh seeds {number(mean)}{f' ± {number(sd, 2)}' if sd is not None else ''}"]
+        spread = "" if sd is None else f" ± {number(sd, 2)}"
+        figures = [] if mean is None else [f"fresh seeds {number(mean)}{spread}"]
         figures += [] if holdout is None else [f"holdout {number(holdout)}"]
         return f"final: {', '.join(figures) or 'no figures'}"
 
