@@ -240,6 +240,32 @@ def test_a_model_decides_in_the_server_too(server: Server) -> None:
     assert all(d["fallback"] is None for d in decisions)
 
 
+def test_a_study_that_fails_later_says_why_and_is_let_go(server: Server) -> None:
+    given = cheap("refused", 6, objective={"command": ["sh", "-c", "echo nothing {x}"]})
+    state, _ = server.run(given)
+    assert "the objective's first answer can't be used" in state["error"]["message"]
+    assert "refused" not in [s["study"] for s in hpt.list_studies(server.home)], "the name stays free"
+    again, _ = server.run(cheap("refused", 6))
+    assert again.get("status") == "finalized", again
+
+
+def test_a_cancelled_run_lets_its_study_go(server: Server) -> None:
+    from langgraph_sdk import get_sync_client
+
+    slow = ["sh", "-c", 'sleep 600; echo "HPT {{\\"score\\": $0}}"', "{x}"]
+    thread = server.thread()
+    with get_sync_client(url=server.url, api_key=None) as client:
+        given = cheap("cancelled", 6, objective={"command": slow})
+        started = client.runs.create(thread, "agentic_hpt", input=given)
+        wait_for("the study to run", lambda: _status(server, "cancelled") == "running")
+        client.runs.cancel(thread, started["run_id"])
+        wait_for("the study to be let go", lambda: _status(server, "cancelled") == "stopped")
+
+
+def _status(server: Server, name: str) -> object:
+    return next((s["status"] for s in hpt.list_studies(server.home) if s["study"] == name), None)
+
+
 def test_no_node_blocked_the_servers_event_loop(server: Server, wine: object) -> None:
     """Runs last: the server raises for blocking calls, and says so in its log."""
     log = server.log.read_text()

@@ -37,6 +37,7 @@ class ServerStudies:
         self._studies: dict[str, Study] = {}
         # When the server goes on with a round after a restart, its workers ask for the same parts at once.
         self._opening = asyncio.Lock()
+        self._failing: dict[str, asyncio.Task[None]] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     async def parts_of(self, state: Mapping[str, object]) -> StudyParts:
@@ -77,20 +78,25 @@ class ServerStudies:
             except (Exception, asyncio.CancelledError) as error:
                 uid = state.get("uid")
                 if isinstance(uid, str) and uid in self._open:
-                    # Shielded by being a task of its own: the one that runs here may be cancelled already.
-                    await asyncio.shield(asyncio.create_task(self._fail(uid, error)))
+                    self._failing[uid] = asyncio.create_task(
+                        self._fail(self._open.pop(uid), self._studies.pop(uid), error)
+                    )
+                if isinstance(uid, str) and uid in self._failing:
+                    # Workers may fail together: all wait until the study is let go, also one that is cancelled.
+                    await asyncio.shield(self._failing[uid])
                 if isinstance(error, HptError):
                     raise ValueError(mask_secrets(str(error))) from error
                 raise
 
         return watched
 
-    async def _fail(self, uid: str, error: BaseException) -> None:
-        parts = self._open.pop(uid)
-        study = self._studies.pop(uid)
-        await parts.close()
-        await asyncio.to_thread(study.settle, error)
-        await asyncio.to_thread(study.close)
+    async def _fail(self, parts: StudyParts, study: Study, error: BaseException) -> None:
+        try:
+            await parts.close()
+        finally:
+            await asyncio.to_thread(study.settle, error)
+            await asyncio.to_thread(study.close)
+            self._failing.pop(study.uid)
 
     def _end(self, study: Study) -> None:
         """Close a study's parts behind the back of its last node, which need not wait for that."""

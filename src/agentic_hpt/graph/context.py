@@ -64,6 +64,8 @@ class StudyParts:
     """Whether the study's description was put into the outbox."""
     failed_rounds: int = 0
     """Rounds in a row, up to now and in this process, in which every worker failed."""
+    closing: bool = False
+    """Whether trials end because everything does: then their ends are not told, so that they run again on resume."""
     executor_ready: asyncio.Task[None] | None = None
     ticker: asyncio.Task[None] | None = None
     clock: float = field(default_factory=time.monotonic)
@@ -144,6 +146,7 @@ class StudyParts:
 
     async def close(self) -> None:
         """Stop everything: trials first, then what is left to write. Goes through to the end whatever fails."""
+        self.closing = True
         for task in (self.executor_ready, self.ticker):
             if task is not None and not task.done():
                 task.cancel()

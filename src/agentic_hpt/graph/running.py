@@ -89,6 +89,8 @@ async def run_trial(parts: StudyParts, trial: Trial, emit: Emit, *, search: bool
             outcome = Outcome.failed(FailureKind.CANCELLED, "the study's time budget ended while the trial ran")
         else:  # an executor's or a pruner's own fault must not leave the trial open
             outcome = Outcome.failed(FailureKind.CRASH, f"running the trial failed: {type(error).__name__}: {error}")
+    if parts.closing:
+        raise asyncio.CancelledError("the study is being closed")
     outcome = replace(outcome, message=mask_secrets(outcome.message))
     if outcome.failure is FailureKind.INVALID_OUTPUT:
         await parts.think(_check_contract, parts, outcome)
@@ -102,7 +104,7 @@ async def run_trial(parts: StudyParts, trial: Trial, emit: Emit, *, search: bool
 def _next_trial(parts: StudyParts, assignment: Assignment, position: int) -> Trial | None:
     """Propose, reserve and start the assignment's next trial; `None` when budget, time or subspace is used up."""
     left = parts.seconds_left()
-    if left is not None and left <= 0:
+    if parts.closing or (left is not None and left <= 0):
         return None
     proposal: Proposal | None
     if assignment.queue:
