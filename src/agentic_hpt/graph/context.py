@@ -162,7 +162,7 @@ class StudyParts:
 
 
 Emit = Callable[[JsonObject], None]
-"""Tells whoever watches what happens; the events are listed in `docs/events.md`."""
+"""Tells whoever watches what happens; the events are listed in `docs/architecture.md`."""
 
 
 class PartsOf(Protocol):
