@@ -244,3 +244,45 @@ def test_numpy_numbers_can_be_told(home: Path) -> None:
     with Study.create(StudyConfig.from_mapping(description), home=home) as study:
         trial = study.ask()
         assert study.tell(trial.id, {"score": np.float32(0.5)}).values == {"score": 0.5}  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("executor", ["inline", "processes"])
+def test_a_message_that_no_encoding_holds_is_written_all_the_same(tmp_path: Path, home: Path, executor: str) -> None:
+    code = "def train(params):\n    if params['dropout'] > 0.2:\n        raise ValueError('bad \\ud800 text')\n    return 1.0"
+    description = describe(tmp_path, code, executor=executor, parallel=1, budget={"trials": 8})
+    result = run_study(StudyConfig.from_mapping(description), home=home)
+    assert result.status == "finalized"
+    assert all(t.finished for t in result.trials)
+    assert any("bad \\ud800 text" in t.message for t in result.trials)
+
+
+@pytest.mark.parametrize("name", ["h ?x", "h#x"])
+def test_a_home_that_no_address_can_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(hpt.ConfigError, match="in its path"):
+        run(tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+def test_bad_input_on_resume_removes_nothing(tmp_path: Path, home: Path) -> None:
+    away = tmp_path / "away"
+    away.mkdir()
+    description = describe(tmp_path, optuna_storage=f"sqlite:///{away}/o.db")
+    assert drive(description, home, "trial_started", 1).returncode == -signal.SIGKILL
+    away.rename(tmp_path / "gone")
+    with pytest.raises(hpt.ConfigError, match="optuna_storage"):
+        resume_study("study", home=home)
+    (tmp_path / "gone").rename(away)
+    assert len(resume_study("study", home=home).trials) == 20
+
+
+def test_a_lock_is_let_go_when_the_last_writes_fail(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def failing(self: Study) -> None:
+        raise OSError("no writer")
+
+    description = {"study": "mine", "metric": "score", "space": SPACE, "mlflow": {"enabled": False}}
+    study = Study.create(StudyConfig.from_mapping(description), home=home)
+    study.ask()
+    monkeypatch.setattr(Study, "_write_behind", failing)
+    with pytest.raises(OSError, match="no writer"):
+        study.close()
+    assert Study.open("mine", home).status == "stopped"

@@ -51,6 +51,7 @@ def mask_secrets(text: str) -> str:
     for name, value in os.environ.items():
         if len(value) >= 6 and _SECRET_NAME.search(name):
             text = text.replace(value, "***")
+    text = text.encode("utf-8", "backslashreplace").decode()  # a lone surrogate can be written nowhere
     return _URL_QUERY.sub(r"\1***", _URL_USERINFO.sub(r"\g<scheme>***@", text))
 
 
@@ -380,6 +381,8 @@ class Settings:
     def load(cls, home: str | Path | None = None) -> Settings:
         """Read the settings. An explicit `home` wins over `AGENTIC_HPT_HOME`, which wins over `hpt-home`."""
         folder = Path(home or os.environ.get("AGENTIC_HPT_HOME") or "hpt-home").expanduser().absolute()
+        if "?" in str(folder) or "#" in str(folder):
+            raise ConfigError(f"the home {folder} has '?' or '#' in its path", "addresses of stores can't hold these")
         ledger = os.environ.get("AGENTIC_HPT_LEDGER") or f"sqlite:///{folder / 'ledger.db'}"
         if not ledger.startswith("sqlite:///"):
             raise ConfigError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import cache, wraps
 from typing import TYPE_CHECKING
@@ -62,10 +63,15 @@ class ServerStudies:
             study.record_end(final)
             loop.call_soon_threadsafe(self._end, study)
 
-        parts = await asyncio.to_thread(study.open_parts, finished)
-        self._open[study.uid] = parts
-        self._studies[study.uid] = study
-        await parts.start()
+        opening = asyncio.ensure_future(asyncio.to_thread(study.open_parts, finished))
+        try:
+            parts = await asyncio.shield(opening)
+            await parts.start()
+        except BaseException as error:
+            # Also a run that is cancelled while the thread still opens the parts lets them go.
+            await asyncio.shield(asyncio.create_task(_drop(study, opening, error)))
+            raise
+        self._open[study.uid], self._studies[study.uid] = parts, study
         return parts
 
     def watch(self, node: Node) -> Node:
@@ -114,6 +120,15 @@ def _create(state: Mapping[str, object]) -> Study:
     config = StudyConfig.from_mapping(fields, where="input")
     wiring.make_objective(config)  # bad input is refused before anything is made
     return Study.create(config)
+
+
+async def _drop(study: Study, opening: asyncio.Future[StudyParts], error: BaseException) -> None:
+    """Let a study go that could not be started."""
+    with suppress(Exception):  # the error that is told is the one that came first
+        parts = await opening
+        await parts.close()
+    await asyncio.to_thread(study.settle, error)
+    await asyncio.to_thread(study.close)
 
 
 async def _close(study: Study, parts: StudyParts) -> None:

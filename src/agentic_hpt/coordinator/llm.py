@@ -117,7 +117,8 @@ class LlmCoordinator:
         self._afford(situation, asked, calls)
         patience = self._config.timeout_seconds
         if situation.budget.minutes is not None:
-            patience = max(0.1, min(patience, situation.budget.minutes * 60 - situation.usage.seconds))
+            left = situation.budget.minutes * 60 - situation.usage.seconds - sum(c.seconds for c in calls)
+            patience = max(0.1, min(patience, left))
         started = time.monotonic()
         reply, problem = _Reply(None, "", asked, 0), ""
         try:

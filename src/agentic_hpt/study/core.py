@@ -50,6 +50,7 @@ class Study:
         self._row = row
         self.config = StudyConfig.from_mapping(row.config, where=f"study {row.name!r} in the ledger")
         self._lock: BaseFileLock | None = None
+        self._made_here = False
         self._asking: tuple[StudyLedger, Strategy] | None = None
 
     @classmethod
@@ -74,6 +75,7 @@ class Study:
                     store.archive(config.study)
         row = store.create_study(config.study, config.to_json())
         study = cls(settings, store, row)
+        study._made_here = True
         if imported:
             ledger = study._ledger()
             ledger.post_study(study._description())
@@ -248,10 +250,10 @@ class Study:
         task = asyncio.create_task(self._loop(parts, listener))
 
         def stop(number: signal.Signals) -> None:
-            if not received:
-                listener({"type": "notice", "text": "stopping: running trials are ended, the study can be resumed"})
             received.append(number)
             task.cancel()
+            if len(received) == 1:
+                listener({"type": "notice", "text": "stopping: running trials are ended, the study can be resumed"})
 
         restore = handle_signals(stop)
         ended: BaseException | None = None
@@ -324,17 +326,21 @@ class Study:
     def settle(self, error: BaseException) -> None:
         """Note why a run ended before its end, when its parts are closed.
 
-        A study whose objective was refused at its first answer is removed, so that the name stays free.
+        A new study whose objective was refused, at once or at its first answer, is removed: its name stays free.
         """
         try:
             if self._ended():
                 return
             if isinstance(error, asyncio.CancelledError):
                 self._store.set_status(self._row.uid, "stopped", "user")
-            elif isinstance(error, ConfigError) and not any(t.finished and t.counted for t in self._ledger().trials()):
-                self._release()
+            elif (
+                self._made_here
+                and isinstance(error, ConfigError)
+                and not any(t.finished and t.counted for t in self._ledger().trials())
+            ):
                 self._store.discard(self._row.uid)
                 shutil.rmtree(self.artifacts, ignore_errors=True)
+                self._release()
             else:
                 text = error.message if isinstance(error, HptError) else f"{type(error).__name__}: {error}"
                 self._store.set_status(self._row.uid, "stopped", "error", mask_secrets(text)[:2000])
@@ -393,20 +399,24 @@ class Study:
 
     def close(self) -> None:
         """Write what was told to MLflow, and let the study go."""
-        if self._asking is not None:
-            self._asking = None
-            if not self._ended():
-                self._store.set_status(self._row.uid, "stopped", "user")
-            run_coroutine(self._write_behind())
-        self._release()
+        try:
+            if self._asking is not None:
+                self._asking = None
+                if not self._ended():
+                    self._store.set_status(self._row.uid, "stopped", "user")
+                run_coroutine(self._write_behind())
+        finally:
+            self._release()
 
     async def _write_behind(self) -> None:
         from agentic_hpt import wiring
 
         tracker = wiring.make_tracker(self.config, self._settings, self._row)
         await tracker.start()
-        await tracker.drain(_LAST_WRITES_SECONDS)
-        await tracker.close()
+        try:
+            await tracker.drain(_LAST_WRITES_SECONDS)
+        finally:
+            await tracker.close()
 
     def __enter__(self) -> Self:
         return self
