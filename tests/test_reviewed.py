@@ -248,7 +248,7 @@ def test_numpy_numbers_can_be_told(home: Path) -> None:
 
 @pytest.mark.parametrize("executor", ["inline", "processes"])
 def test_a_message_that_no_encoding_holds_is_written_all_the_same(tmp_path: Path, home: Path, executor: str) -> None:
-    code = "def train(params):\n    if params['dropout'] > 0.2:\n        raise ValueError('bad \\ud800 text')\n    return 1.0"
+    code = "def train(params):\n    if params['dropout'] > 0.2: raise ValueError('bad \\ud800 text')\n    return 1.0"
     description = describe(tmp_path, code, executor=executor, parallel=1, budget={"trials": 8})
     result = run_study(StudyConfig.from_mapping(description), home=home)
     assert result.status == "finalized"

@@ -333,11 +333,7 @@ class Study:
                 return
             if isinstance(error, asyncio.CancelledError):
                 self._store.set_status(self._row.uid, "stopped", "user")
-            elif (
-                self._made_here
-                and isinstance(error, ConfigError)
-                and not any(t.finished and t.counted for t in self._ledger().trials())
-            ):
+            elif self._made_here and isinstance(error, ConfigError) and not self._has_own_result():
                 self._store.discard(self._row.uid)
                 shutil.rmtree(self.artifacts, ignore_errors=True)
                 self._release()
@@ -442,6 +438,9 @@ class Study:
     def _ended(self) -> bool:
         """Say whether the study came to its end, with figures or without; that never changes again."""
         return self._store.by_uid(self._row.uid).status in ("finalized", "failed")
+
+    def _has_own_result(self) -> bool:
+        return any(t.finished and t.counted for t in self._ledger().trials())
 
     def _description(self) -> JsonObject:
         return {"study": self._row.first_name, "uid": self._row.uid, "config": self.config.to_json()}
