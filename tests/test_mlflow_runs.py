@@ -114,6 +114,7 @@ def test_the_built_in_job_ends_with_a_model_that_can_be_served(home: Path) -> No
 
     config = StudyConfig.from_mapping({"objective": {"task": "wine"}, "budget": {"trials": 10}, "parallel": 2})
     result = run_study(config, home=home)
+    assert [p.name for p in home.parent.iterdir()] == ["home"], "nothing outside the home is touched"
     assert result.final is not None
     assert result.final.holdout is not None
     assert result.final.model_dir is not None
@@ -126,6 +127,7 @@ def test_the_built_in_job_ends_with_a_model_that_can_be_served(home: Path) -> No
     mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow.db")
     served = mlflow.pyfunc.load_model("models:/wine@champion")
     assert served.metadata.signature is not None
+    assert served.metadata.run_id == result.tracking["run_id"]
     np.testing.assert_allclose(np.asarray(served.predict(example)), expected, rtol=1e-5, atol=1e-6)
     artifacts = {a.path for a in mlflow.MlflowClient().list_artifacts(str(result.tracking["run_id"]))}
     assert {"history.png", "confusion.png", "report.html"} <= {Path(a).name for a in artifacts} | {

@@ -228,14 +228,16 @@ class MlflowStore:
             self._client.log_artifacts(run_id, folder, "model-files")
             loader = importlib.import_module(str(model["loader"]))
             mlflow.set_tracking_uri(self._uri)
-            logged = mlflow.pytorch.log_model(
-                loader.load_model(folder),
-                name="model",
-                run_id=run_id,
-                input_example=loader.load_example(folder),  # MLflow infers the signature from it and the model's output
-                serialization_format="pt2",
-                pip_requirements=[f"{package}=={version(package).split('+')[0]}" for package in ("torch", "numpy")],
-            )
+            # Else the model goes to the default experiment, whose files are in the working directory.
+            mlflow.set_experiment(experiment_id=self._experiment)
+            with mlflow.start_run(run_id=run_id):
+                logged = mlflow.pytorch.log_model(
+                    loader.load_model(folder),
+                    name="model",
+                    input_example=loader.load_example(folder),  # MLflow infers the signature from it and the output
+                    serialization_format="pt2",
+                    pip_requirements=[f"{package}=={version(package).split('+')[0]}" for package in ("torch", "numpy")],
+                )
             tags = {"hpt.uid": self._uid, "hpt.study": self._study, "hpt.trial": trial}
             number = mlflow.register_model(logged.model_uri, name, tags=tags).version
         self._client.set_registered_model_alias(name, alias, number)
