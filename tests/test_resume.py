@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
 import subprocess
@@ -89,16 +88,25 @@ def test_a_finished_study_is_not_run_again(tmp_path: Path, home: Path) -> None:
 
 
 SLOW = """
+import os
 import time
 
 def train(params, trial):
-    (trial.artifact_dir / "began").touch()
+    (trial.artifact_dir / "began").write_text(str(os.getpid()))
     time.sleep(600)
 """
 
 
 def _started(home: Path) -> bool:
     return bool(list(home.glob("artifacts/*/trials/*/began")))
+
+
+def _runs(pid: str) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -126,7 +134,9 @@ def test_a_signal_stops_cleanly_and_leaves_a_resumable_study(
     assert "Traceback" not in errors
     assert Study.open("study", home).status == "stopped"
     assert [t.state for t in Study.open("study", home).trials()] == ["running", "running"]
-    assert subprocess.run(["pgrep", "-g", str(os.getpgid(0)), "-f", "began"], capture_output=True).stdout == b""
+    pids = [text for path in home.glob("artifacts/*/trials/*/began") if (text := path.read_text())]
+    assert pids
+    assert not [pid for pid in pids if _runs(pid)], "no trial's process is left"
 
     (tmp_path / "train.py").write_text("def train(params):\n    return params['x']")
     result = resume_study("study", home=home)

@@ -223,6 +223,10 @@ class StudyConfig(_Strict):
             return self.trials_per_round
         return 3 * len(self.space) if self.strategy == "per_parameter" else max(8, 2 * self.slots)
 
+    def proposal_seed(self, trials: int) -> int:
+        """Give the seed, in [0, 2**32), of the proposal that follows `trials` trials; the same whenever asked for."""
+        return (self.seed * 1_000_003 + trials * 101) % 2**32
+
     def to_json(self) -> JsonObject:
         """Give the description as plain data."""
         return self.model_dump(mode="json")

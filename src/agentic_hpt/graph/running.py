@@ -111,8 +111,7 @@ def _next_trial(parts: StudyParts, assignment: Assignment, position: int) -> Tri
         proposal = Proposal(assignment.queue[position], assignment.tuned)
     else:
         trials = parts.ledger.trials()
-        seed = parts.config.seed * 1_000_003 + len(trials) * 101
-        proposal = parts.strategy.propose(assignment, trials, seed % 2**32)
+        proposal = parts.strategy.propose(assignment, trials, parts.config.proposal_seed(len(trials)))
     if proposal is None:
         return None
     return parts.ledger.reserve(

@@ -356,7 +356,7 @@ class Study:
             params = self.config.space.default()
         else:
             assignment = Assignment("ask", "ask", 0, 1, self.config.space.names)
-            proposal = strategy.propose(assignment, trials, (self.config.seed * 1_000_003 + len(trials) * 101) % 2**32)
+            proposal = strategy.propose(assignment, trials, self.config.proposal_seed(len(trials)))
             if proposal is None:
                 raise ConfigError("every configuration of the space was tried", "widen the space")
             params = dict(proposal.params)
