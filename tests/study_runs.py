@@ -45,33 +45,46 @@ def describe(folder: Path, code: str = OBJECTIVE, **changes: object) -> dict[str
 
 
 DRIVER = """
-import json, os, signal, sys
+import json, os, signal, sys, threading
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.study import resume_study, run_study
 
 description, home, kill_type, kill_count = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+name = sys.argv[5]
 seen = 0
+bridged = threading.Semaphore(0)
 
 def listener(event):
     global seen
-    if event["type"] == kill_type:
+    if event["type"] == "trial" and event["worker"] == "bridge":
+        bridged.release()
+    if event["type"] + ("/bridge" if event.get("worker") == "bridge" else "") == kill_type:
         seen += 1
         if seen == kill_count:
             os.kill(os.getpid(), signal.SIGKILL)
 
+def approver(request):
+    for _ in range(3 if request["round"] == 1 else 0):  # the person of these tests thinks for three trials
+        assert bridged.acquire(timeout=60)
+    return "approve"
+
 if description is None:
-    resume_study("study", home=home, listener=listener)
+    resume_study(name, home=home, approver=approver, listener=listener)
 else:
-    run_study(StudyConfig.from_mapping(description), home=home, listener=listener)
+    run_study(StudyConfig.from_mapping(description), home=home, approver=approver, listener=listener)
 """
 
 
 def drive(
-    description: Mapping[str, object] | None, home: Path, kill_type: str = "never", kill_count: int = 1
+    description: Mapping[str, object] | None,
+    home: Path,
+    kill_type: str = "never",
+    kill_count: int = 1,
+    name: str = "study",
 ) -> subprocess.CompletedProcess[str]:
     """Run (or, without a description, resume) the study in a process of its own that kills itself at an event."""
     return subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps(description), str(home), kill_type, str(kill_count)],
+        [sys.executable, "-c", DRIVER, json.dumps(description), str(home), kill_type, str(kill_count), name],
         capture_output=True,
         text=True,
         timeout=240,

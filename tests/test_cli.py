@@ -90,6 +90,8 @@ class FakeStudy(ModuleType):
             artifacts=self.folder / "artifacts",
             trials=lambda: self.trials,
             decisions=lambda: [DECISION],
+            effects=lambda: (),
+            notes=list,
             best=lambda: config.goal.best(self.trials),
             result_json=lambda: self.document,
             report=lambda path: write_report(
@@ -200,7 +202,7 @@ def test_run_lays_flags_over_the_file(hpt: Hpt, study: FakeStudy, tmp_path: Path
     assert code == 0
     config, options = study.calls[0]
     assert (config.study, config.target, config.parallel, config.seed, config.strategy) == ("demo", 0.5, 2, 8, "joint")
-    assert config.budget.model_dump() == {"trials": 3, "minutes": 2.5, "tokens": 5, "dollars": None}
+    assert config.budget.model_dump() == {"trials": 3, "minutes": 2.5, "tokens": 5, "dollars": None, "calls": None}
     assert config.coordinator.model is None
     assert config.coordinator.timeout_seconds == 9
     assert (options["home"], options["fresh"]) == ("h", True)

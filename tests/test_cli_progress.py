@@ -149,3 +149,46 @@ def test_a_terminal_gets_the_live_view_and_its_cursor_back() -> None:
     assert "5 of 10 done" in text
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1
     assert "\x1b[2J" not in text
+
+
+def test_the_bridge_is_shown_before_its_round_and_kept_in_it() -> None:
+    progress = Progress()
+    for event in EVENTS[:3]:
+        progress.apply(event)
+    for trial in (5, 6):
+        started: JsonObject = {"type": "trial_started", "trial": trial, "worker": "bridge", "round": 2, "params": {}}
+        progress.apply(started)
+    progress.apply(ended(5, worker="bridge", round=2))
+    bridge = progress.workers["bridge"]
+    assert (bridge.kind, bridge.trials, bridge.ended, bridge.running) == ("bridge", 2, 1, {6})
+    assert "bridge" in _shown(progress)
+    workers = [{"worker": "bridge", "kind": "bridge", "trials": 2, "reason": "free slots"}, ROUND["workers"][0]]  # type: ignore[index]
+    assert (
+        progress.apply({"type": "round", "round": 2, "workers": workers}) == "round 2: 2 workers: bridge (2), [b]x (3)"
+    )
+    assert (progress.workers["bridge"].ended, progress.workers["bridge"].running) == (1, {6})
+    assert progress.workers["[b]x"].running == set(), "another round's worker of the same name begins anew"
+    progress.apply(ended(6, worker="bridge", round=2))
+    assert (progress.workers["bridge"].ended, progress.workers["bridge"].running) == (2, set())
+
+
+def _shown(progress: Progress) -> str:
+    console = Console(file=io.StringIO(), width=160, markup=False)
+    console.print(view(progress, 0.0))
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_a_decision_that_waits_and_one_before_the_first_round_are_told() -> None:
+    progress = Progress()
+    assert progress.apply({"type": "review", "round": 0}) == "the decision before round 1 waits for a person's word"
+    line = progress.apply({"type": "decision", "round": 0, "kind": "person", "fallback": None, "actions": [ACTION]})
+    assert str(line).startswith("decision before round 1, person: continue [repaired]")
+
+
+def test_the_screen_stands_still_while_a_person_is_asked() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with progress_shown(console) as listener:
+        with listener.paused():
+            console.print("what do you say?")
+        listener(STUDY)
+    assert "what do you say?" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ import pytest
 from agentic_hpt.config import CoordinatorConfig
 from agentic_hpt.coordinator import LlmCoordinator, RulesCoordinator
 from agentic_hpt.coordinator.decisions import Decision
-from agentic_hpt.coordinator.guards import allowed, judge, plateau
+from agentic_hpt.coordinator.guards import judge, options, plateau
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import ActionRecord, Budget, DecisionRecord, Goal, ModelCall, TrialState, Usage
 from agentic_hpt.testing import ScriptedChatModel, decide
@@ -44,7 +44,7 @@ def verdicts(now: Situation, *actions: dict[str, object]) -> tuple[ActionRecord,
 
 
 def propose(*configurations: dict[str, object]) -> dict[str, object]:
-    return {"type": "propose", "configurations": list(configurations)}
+    return {"type": "propose", "configurations": [{"params": c} for c in configurations]}
 
 
 @pytest.mark.parametrize("case", FORCED)
@@ -98,7 +98,7 @@ def test_finalize_is_let_through_once_the_plateau_is_long_enough(without_gain: i
     now = situation(flat(without_gain))
     decision = ask(ScriptedChatModel(answers=[decide("finalize")]), now)
     assert decision.finalizes is accepted
-    assert ("finalize" in allowed(now)) is accepted
+    assert ("finalize" in options(now).actions) is accepted
     if accepted:
         assert [a.type for a in decision.actions] == ["finalize"]
         assert decision.actions[0].detail == {"stopped_by": "coordinator"}
@@ -195,12 +195,12 @@ def test_a_proposal_outside_the_space_is_refused(wrong: dict[str, object]) -> No
         ({"round_trials": 3}, 2),
         ({"round_trials": 1}, 1),
         ({"budget": Budget(trials=5)}, 3),
-        ({"budget": Budget(minutes=9.0)}, 6),
+        ({"budget": Budget(minutes=9.0)}, 5),
     ],
 )
 def test_no_more_proposals_are_accepted_than_the_next_round_runs(changes: dict[str, object], room: int) -> None:
     now = situation(**changes)
-    many = [{**NEW, "rate": 0.01 + 0.001 * i} for i in range(1, 9)]
+    many = [{**NEW, "rate": 0.012 * 1.25**i} for i in range(1, 9)]
     action, _ = verdicts(now, propose(*many))
     assert action.detail["configurations"] == many[:room]
     assert action.verdict == "repaired"

@@ -413,6 +413,81 @@ def call(round_: int, tokens: int = 10, dollars: float = 0.25) -> ModelCall:
     return ModelCall(round_, "openai:m", "v1", "hash", "prompt", "answer", tokens, 2 * tokens, dollars, 1.0)
 
 
+def test_a_note_of_another_process_is_seen_at_once(home: Home) -> None:
+    driver, other = home.open(), home.open()
+    assert driver.notes() == []
+    left = other.add_note("mind the learning rate")
+    second = other.add_note("and the \u00fc")
+    assert driver.notes() == [left, second]
+    assert (left.text, second.id > left.id, left.created <= second.created) == ("mind the learning rate", True, True)
+    another = home.store().create_study("another", {})
+    assert home.store().open_study(another, budget=BUDGET, seed=0).notes() == []
+
+
+def calls_of(home: Home) -> list[list[str]]:
+    return [json.loads(str(row[0]))["verdicts"] for row in home.sql("select body from hpt_model_calls order by id")]
+
+
+def test_verdicts_are_kept_with_the_call_that_gave_the_answer(home: Home) -> None:
+    ledger = home.open()
+    ledger.record_call(call(1))
+    ledger.record_call(call(2))
+    ledger.record_call(call(2))
+    asked = (
+        ActionRecord("unfreeze", "undo", (), "accepted", "policy", by="policy"),
+        ActionRecord("freeze", "r", (), "refused", "not frozen yet", asked={"type": "freeze"}),
+        ActionRecord("continue", "r", (), "accepted", "on", asked={"type": "continue"}),
+        ActionRecord("continue", "r", (), "accepted", "added by the guards"),
+    )
+    ledger.record_decision(DecisionRecord(2, "llm", asked))
+    assert calls_of(home) == [[], [], ["freeze: refused: not frozen yet", "continue: accepted: on"]]
+    (payload,) = [e.payload for e in open_outbox(home.url, home.row.uid).pending(9) if e.kind == "decision"]
+    assert isinstance(payload["calls"], list)
+    assert [c["verdicts"] for c in payload["calls"]] == [
+        [],
+        ["freeze: refused: not frozen yet", "continue: accepted: on"],
+    ]
+
+
+def test_where_the_rules_stood_in_the_models_call_has_no_verdicts(home: Home) -> None:
+    ledger = home.open()
+    ledger.record_call(call(1))
+    action = ActionRecord("continue", "r", (), "accepted", "on", asked={"type": "continue"})
+    ledger.record_decision(DecisionRecord(1, "rules", (action,), fallback="the model failed"))
+    assert calls_of(home) == [[]]
+
+
+def test_mlflow_hears_of_the_opening_decision_after_the_study(home: Home) -> None:
+    ledger = home.open()
+    ledger.record_decision(decision(0))
+    outbox = open_outbox(home.url, home.row.uid)
+    assert outbox.pending(9) == []
+    ledger.post_study({"study": "digits"})
+    ledger.post_study({"study": "digits"})
+    ledger.record_decision(decision(1))
+    assert [e.key for e in outbox.pending(9)] == ["study", "decision/0", "decision/1"]
+    assert home.open().decisions() == [decision(0), decision(1)]
+
+
+def test_a_study_knows_which_one_it_replays(home: Home) -> None:
+    store = home.store()
+    home.open().record_decision(decision(1))
+    twin = store.create_study("twin", {}, replays=home.row.uid)
+    assert (store.replayed_by(twin.uid), store.replayed_by(home.row.uid)) == (home.row.uid, None)
+    assert store.decisions_of(home.row.uid) == [decision(1)]
+    store.archive("digits")
+    assert store.decisions_of(home.row.uid) == [decision(1)]
+    store.discard(twin.uid)
+    assert home.sql("select count(*) from hpt_meta where key like 'replay/%'") == [(0,)]
+
+
+def test_a_trial_is_of_the_spaces_revision(home: Home) -> None:
+    trial = home.open().reserve(round_=1, worker="w", kind="joint", params=PARAMS, tuned=(), revision=4)
+    assert trial is not None
+    assert trial.revision == 4
+    assert home.open().trial(trial.id).revision == 4
+
+
 FINAL = FinalReport(0, 0.9, 3, 0.88, 0.01, 0.87, 0.02)
 
 
@@ -604,20 +679,40 @@ def test_a_discarded_study_leaves_nothing_and_takes_nothing_else(home: Home) -> 
         run(ledger)
         ledger.record_call(call(1))
         ledger.record_decision(decision(1))
+        ledger.add_note("x")
     store.discard(other.uid)
     assert [r.name for r in home.store().list_studies()] == ["digits"]
-    for table in ("trials", "attempts", "reports", "decisions", "model_calls", "outbox"):
+    for table in ("trials", "attempts", "reports", "decisions", "model_calls", "notes", "outbox"):
         assert {r[0] for r in home.sql(f"select study from hpt_{table}")} == {home.row.id}, table
     again = store.create_study("other", {})
     assert store.open_study(again, budget=BUDGET, seed=0).trials() == []
 
 
+@pytest.mark.parametrize("create", [True, False])
+def test_a_store_of_the_first_version_is_brought_up_and_loses_nothing(home: Home, create: bool) -> None:
+    ledger = home.open()
+    run(ledger)
+    ledger.record_decision(decision(1))
+    home.sql("drop table hpt_notes")
+    home.sql("update hpt_meta set value = '1' where key = 'schema_version'")
+    home.close()
+    store = LedgerStore(home.url, create=create)
+    assert home.sql("select value from hpt_meta where key = 'schema_version'") == [("2",)]
+    assert home.sql("select count(*) from hpt_notes") == [(0,)]
+    again = store.open_study(home.row, budget=BUDGET, seed=7)
+    assert [t.id for t in again.trials()] == [0]
+    assert again.decisions() == [decision(1)]
+    again.add_note("it works")
+    assert [n.text for n in again.notes()] == ["it works"]
+    store.close()
+
+
 def test_a_newer_store_is_refused_and_left_alone(home: Home) -> None:
-    home.sql("update hpt_meta set value = '2' where key = 'schema_version'")
+    home.sql("update hpt_meta set value = '3' where key = 'schema_version'")
     home.close()
     before = home.path.read_bytes()
     for open_ in (lambda: LedgerStore(home.url), lambda: open_outbox(home.url, home.row.uid)):
-        with pytest.raises(StoreVersionError, match=r"store version 2; this agentic-hpt reads up to 1") as caught:
+        with pytest.raises(StoreVersionError, match=r"store version 3; this agentic-hpt reads up to 2") as caught:
             open_()
         assert caught.value.exit_code == 2
         assert "upgrade" in caught.value.hint

@@ -2,17 +2,31 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.errors import ConfigError, FailureKind
-from agentic_hpt.records import ActionRecord, DecisionRecord, FinalReport, Goal, Trial, TrialState, Usage
+from agentic_hpt.records import (
+    ActionRecord,
+    DecisionRecord,
+    FinalReport,
+    Goal,
+    ParamValue,
+    Trial,
+    TrialState,
+    Usage,
+    Verdict,
+)
 from agentic_hpt.report import Findings, summarize, write_report
 from agentic_hpt.report.figures import confusion_figure, history_figure
 from agentic_hpt.report.plain import duration, number, parameters, visible
+from agentic_hpt.report.steered import Steered, on_edge, steered
 from agentic_hpt.report.summary import final_sentences, steps, target_sentence
+from agentic_hpt.space import Choice, Float, Int, SearchSpace
 
 EVIL = "<script>alert(1)</script>"
 
@@ -156,7 +170,7 @@ def test_text_from_outside_is_made_harmless() -> None:
     assert parameters({"a\nb": "x\x07", "lr": 0.000123456, "flag": True, "none": None}) == (
         "a\\nb=x\\x07 lr=0.00012346 flag=true none=null"
     )
-    assert [number(v) for v in (3, 0.1 + 0.2, 12345.6)] == ["3", "0.3", "12346"]
+    assert [number(v) for v in (3, 0.1 + 0.2, 12345.6, -0.0)] == ["3", "0.3", "12346", "0"]
     assert [duration(s) for s in (None, 0.42, 41.2, 725, 11220)] == ["–", "0.42 s", "41 s", "12 min 05 s", "3 h 07 min"]
 
 
@@ -241,3 +255,96 @@ def test_confusion_figure_refuses_another_content(tmp_path: Path) -> None:
     file.write_text('{"labels": ["a", "b"], "true": [0], "predicted": [0, 1]}')
     with pytest.raises(ValueError, match="longer"):
         confusion_figure(file, tmp_path / "c.png")
+
+
+@dataclass(frozen=True)
+class Effect:
+    round: int
+    position: int
+    stated: float = 0.1
+    window: int = 20
+    gain: float | None = 0.2
+    trials: int = 20
+    status: Literal["open", "came", "missing", "reversed"] = "came"
+
+
+def acted(type_: str, verdict: Verdict = "accepted", by: str = "", **detail: object) -> ActionRecord:
+    return ActionRecord(type_, f"why {type_}", (), verdict, "", detail, by=by)
+
+
+STEERED = [
+    DecisionRecord(1, "llm", (acted("freeze", parameter="layers", range={"values": [2]}),), asked="an early round"),
+    DecisionRecord(
+        2,
+        "rules",
+        (
+            acted("unfreeze", by="policy", parameter="layers"),
+            acted("narrow", parameter="x", range={"low": 0.1, "high": 0.5}),
+            acted("narrow", "refused", parameter="layers", range={"low": 1, "high": 2}),
+            acted("prioritise", parameters=["x"]),
+        ),
+        fallback="no answer",
+        review="approve",
+    ),
+    DecisionRecord(3, "rules", (acted("widen", parameter="x", range={"low": 0.0, "high": 0.6}),)),
+    DecisionRecord(4, "rules", (acted("prioritise", parameters=[]),)),
+]
+
+
+def test_what_steered_a_study_is_listed_with_what_ended_it() -> None:
+    assert steered(STEERED) == (
+        Steered("freeze layers at 2", 1, "llm", "taken back after round 2 by the policy"),
+        Steered("narrow x to 0.1 to 0.5", 2, "rules", "changed after round 3 by the rules"),
+        Steered("prioritise x", 2, "rules", "taken back after round 4 by the rules"),
+        Steered("widen x to 0 to 0.6", 3, "rules", ""),
+    )
+    assert steered([]) == ()
+    said = " ".join(summarize(config(), "finalized", HISTORY, STEERED, FINAL, Usage(8, 61.0)).sentences)
+    assert "steered by 4 limits or priorities; at the end widen x to 0 to 0.6." in said
+    assert "steered" not in " ".join(found().sentences)
+
+
+def test_the_page_shows_actions_who_asked_and_effects(tmp_path: Path) -> None:
+    text = page(tmp_path, decisions=STEERED, effects=[Effect(1, 0, status="reversed"), Effect(2, 3)])
+    for part in (
+        "<td>freeze layers at 2</td>",
+        "the model",
+        "asking: an early round",
+        "this one: policy",
+        "instead of the model: no answer",
+        "a person said: approve",
+        "Effect: stated a gain of 0.1 within 20 trials; after 20 trials the best is better by 0.2: the action was",
+        "What steered this study",
+        "taken back after round 2 by the policy",
+    ):
+        assert part in text
+    assert text.count("Effect: ") == 2
+    assert text.index("why prioritise") < text.index("it came"), "an effect stands beside its own action"
+    assert "What steered this study" not in page(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("params", "edges"),
+    [
+        ({"x": 0.5, "rate": 0.01, "layers": 2, "size": 32, "kind": "a"}, []),
+        ({"x": 0.995, "rate": 1.02e-4, "layers": 3, "size": 64, "kind": "a"}, ["x", "rate", "layers", "size"]),
+        ({"x": 0.02, "rate": 2e-4, "layers": 1, "size": 16, "kind": "b"}, ["layers", "size"]),
+    ],
+)
+def test_parameters_on_an_edge_of_what_was_declared_are_named(params: dict[str, ParamValue], edges: list[str]) -> None:
+    space = SearchSpace(
+        x=Float(0.0, 1.0),
+        rate=Float(1e-4, 1e-1, log=True),
+        layers=Int(1, 3),
+        size=Choice([16, 32, 64], ordered=True),
+        kind=Choice(["a", "b"]),
+    )
+    assert [edge.parameter for edge in on_edge(space, params)] == edges
+
+
+def test_the_best_on_an_edge_is_told_with_the_advice() -> None:
+    findings = found(trials=[trial(0, 0.5, params={"x": 0.5, "layers": 3})])
+    (said,) = (s for s in findings.sentences if "edge" in s)
+    assert "layers (3, the highest)" in said
+    assert "declare a wider range" in said
+    assert not any("edge" in s for s in found().sentences)

@@ -79,6 +79,33 @@ def test_kills_again_and_again_lose_nothing(tmp_path: Path, home: Path) -> None:
     assert len([t for t in result.trials if t.counted]) == 20
 
 
+@pytest.mark.parametrize("executor", ["inline", "processes"])
+@pytest.mark.parametrize(("event", "count"), [("trial_started/bridge", 1), ("trial/bridge", 2), ("decision", 2)])
+def test_a_study_that_is_killed_while_trials_go_on_before_a_decision_loses_and_doubles_nothing(
+    tmp_path: Path, home: Path, executor: str, event: str, count: int
+) -> None:
+    """After round 1 a person thinks for three trials; the driver is killed meanwhile, or just after the decision."""
+    parallel = 2 if executor == "processes" else 1
+    described = describe(tmp_path, executor=executor, parallel=parallel, coordinator={"approve": True})
+    killed = drive(described, home, event, count)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    before = finished(home)
+    reserved = [t for t in Study.open("study", home).trials() if t.kind == "bridge"]
+    assert reserved
+
+    result = resume_study("study", home=home, approver=lambda request: "approve")
+
+    assert result.status == "finalized"
+    after = finished(home)
+    assert {number: after[number] for number in before} == before
+    assert sorted(after) == list(range(20))
+    assert {t.id for t in reserved} <= {t.id for t in result.trials if t.kind == "bridge" and t.finished}
+    rounds = [d.round for d in result.decisions]
+    assert rounds == list(range(len(rounds)))
+    for decision in result.decisions:
+        assert decision.bridged == sum(t.kind == "bridge" and t.round == decision.round + 1 for t in result.trials)
+
+
 def test_a_finished_study_is_not_run_again(tmp_path: Path, home: Path) -> None:
     assert drive(describe(tmp_path), home).returncode == 0
     events: list[object] = []

@@ -26,10 +26,10 @@ from agentic_hpt.records import (
     TrialState,
     Usage,
     WorkerKind,
+    configuration_key,
 )
 from agentic_hpt.space import Choice, Float, Int, SearchSpace
 from agentic_hpt.strategies import Joint, PerParameter
-from agentic_hpt.strategies.view import key_of
 
 GOAL = Goal("m")
 SPACE = SearchSpace(
@@ -400,7 +400,7 @@ def test_a_proposal_depends_on_nothing_but_trials_and_seed(
 
 def test_another_seed_is_another_proposal() -> None:
     found = [Joint(SPACE, GOAL).propose(ALL, [], seed) for seed in range(8)]
-    assert len({key_of(p.params) for p in found if p}) == 8
+    assert len({configuration_key(p.params) for p in found if p}) == 8
 
 
 def test_the_largest_seed_is_taken() -> None:
@@ -423,7 +423,7 @@ def test_a_small_grid_is_used_up_without_a_repeat(behind: int) -> None:
     strategy = Joint(space, goal)
     trials: list[Trial] = []
     while (found := strategy.propose(worker, trials, len(trials))) is not None:
-        assert key_of(found.params) not in {key_of(t.params) for t in trials}
+        assert configuration_key(found.params) not in {configuration_key(t.params) for t in trials}
         trials.append(trial(len(trials), found.params))
         if len(trials) > behind:
             index = len(trials) - 1 - behind

@@ -229,15 +229,57 @@ def test_a_thread_runs_one_study_after_the_other(server: Server) -> None:
 
 
 def test_a_model_decides_in_the_server_too(server: Server) -> None:
-    proposal = decide("propose", "try the end", configurations=[{"x": 1.0}])
+    proposal = decide("propose", "try the end", configurations=[{"params": {"x": 1.0}}])
     with OpenAIServer(says(proposal), says(decide("continue"))) as model:
         coordinator = {"model": "openai:test-model", "base_url": model.url}
         state, events = server.run(cheap("advised", 9, coordinator=coordinator))
     assert state.get("status") == "finalized", state
-    assert state["result"]["validation_best"] == 1.0
     decisions = [e for e in events if e["type"] == "decision"]
+    assert state["result"]["validation_best"] == 1.0, decisions
     assert [d["kind"] for d in decisions][:2] == ["llm", "llm"]
     assert all(d["fallback"] is None for d in decisions)
+
+
+def test_a_person_decides_in_the_server_while_trials_go_on(server: Server) -> None:
+    """As Studio does it: the run ends at the interrupt, another one brings the answer."""
+    from langgraph_sdk import get_sync_client
+
+    thread = server.thread()
+    given = cheap("asked", 12, coordinator={"approve": True}, trials_per_round=3)
+    state, events = server.run(given, thread)
+    assert not state.get("result"), state
+    answers: list[dict[str, Any]] = [
+        {"answer": "edit", "actions": [{"type": "propose", "reason": "I", "configurations": [{"params": {"x": 1.0}}]}]},
+        {"answer": "nonsense"},
+        {"answer": "refuse", "comment": "no"},
+    ]
+    asked: list[tuple[int, str]] = []
+    with get_sync_client(url=server.url, api_key=None) as client:
+        while True:
+            found = client.threads.get_state(thread)
+            waiting = [i for task in found["tasks"] for i in task["interrupts"]]
+            if not waiting:
+                break
+            request = waiting[0]["value"]
+            asked.append((request["round"], request["problem"]))
+            assert request["evidence"]
+            assert "continue" in request["may"]
+            if request["round"] == 0:
+                wait_for("trials to go on", lambda: len(hpt.Study.open("asked", server.home).trials()) >= 3)
+            resume = answers.pop(0) if answers else "approve"
+            for part in client.runs.stream(thread, "agentic_hpt", command={"resume": resume}, stream_mode="custom"):
+                assert part.event != "error", part.data
+                if part.event == "custom":
+                    events.append(part.data)
+        values = found["values"]
+    assert values["status"] == "finalized", values
+    assert values["result"]["validation_best"] == 1.0
+    assert [round_ for round_, _ in asked][:3] == [0, 1, 1]
+    assert [bool(problem) for _, problem in asked][:3] == [False, False, True]
+    with hpt.Study.open("asked", server.home) as study:
+        assert [d.review for d in study.decisions()][:2] == ["edit", "refuse: no"]
+        assert study.decisions()[0].bridged >= 2
+        assert len([t for t in study.trials() if t.counted]) == 12
 
 
 def test_a_study_that_fails_later_says_why_and_is_let_go(server: Server) -> None:

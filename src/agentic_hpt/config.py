@@ -19,6 +19,7 @@ from agentic_hpt.records import Budget, Goal, JsonObject
 from agentic_hpt.space import SearchSpace
 
 __all__ = [
+    "BRIDGE_AFTER_SECONDS",
     "CoordinatorConfig",
     "LimitsConfig",
     "MlflowConfig",
@@ -26,14 +27,28 @@ __all__ = [
     "Settings",
     "StudyConfig",
     "check_study_name",
+    "mask_paths",
     "mask_secrets",
     "read_study_file",
 ]
+
+BRIDGE_AFTER_SECONDS = 0.05
+"""How long a model or a person may take before trials go on without them."""
 
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ \-]{0,99}")
 _SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
 _URL_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.\-]*://)[^/\s'\"]+@")
 _URL_QUERY = re.compile(r"([?&][^=&\s]*(?:key|token|secret|password|passwd|pwd)[^=&\s]*=)[^&\s'\"]+", re.IGNORECASE)
+_PATH = re.compile(
+    r"""(?P<url>\b(?!file:|sqlite)[A-Za-z][A-Za-z0-9+.\-]+://[^\s"'<>]+)               # not a path: stays
+    | (?P<scheme>\b(?:file|sqlite(?:\+\w+)?):///?)/(?!\.{3}/)(?:[^/\s"']+/)+[^/\s"'?#]+
+    | (?<=["'])(?:/|[A-Za-z]:[\\/]+|\\\\)[^"'\n]*[\\/][^"'\n\\/]+(?=["'])             # in quotes it may hold spaces
+    | \b[A-Za-z]:[\\/]+(?:[^\\/:*?"'<>|\s]+[\\/]+)+[^\\/:*?"'<>|\s]+
+    | (?<![\w\\])\\\\(?:[^\\/:*?"'<>|\s]+[\\/]+)+[^\\/:*?"'<>|\s]+
+    | (?<![\w./~\-])/(?:[\w.@+~%\-]+/)+[\w.@+~%\-]+                                  # not `1/2`, `n/a`, a lone `/x`
+    """,
+    re.VERBOSE,
+)
 
 
 def check_study_name(name: object) -> str:
@@ -53,6 +68,16 @@ def mask_secrets(text: str) -> str:
             text = text.replace(value, "***")
     text = text.encode("utf-8", "backslashreplace").decode()  # a lone surrogate can be written nowhere
     return _URL_QUERY.sub(r"\1***", _URL_USERINFO.sub(r"\g<scheme>***@", text))
+
+
+def mask_paths(text: str) -> str:
+    """Give `text` with absolute paths of a machine cut to `.../name`; URLs stay as they are."""
+
+    def cut(found: re.Match[str]) -> str:
+        name = re.split(r"[\\/]", found[0])[-1]
+        return found["url"] or f"{found['scheme'] or ''}.../{name}"
+
+    return _PATH.sub(cut, text)
 
 
 class _Strict(BaseModel):
@@ -99,6 +124,21 @@ class CoordinatorConfig(_Strict):
     """Upper bound of one answer's length."""
     price: _PriceConfig | None = None
     """US dollars per million tokens; needed for a budget in dollars."""
+    retries: int = Field(2, ge=0, le=10)
+    """How often a call is tried again after a transient error (429, 5xx, no connection, no answer in time)."""
+    context_tokens: int | None = Field(None, ge=1024)
+    """The model's context window in tokens, if it is small: the evidence is cut to what fits beside the answer."""
+    approve: bool = False
+    """Whether a person approves, edits or refuses each decision before it is in force."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> CoordinatorConfig:
+        if self.context_tokens is not None and 4 * self.max_tokens > self.context_tokens:
+            raise ValueError(
+                f"context_tokens: {self.context_tokens} is too few for answers of max_tokens: {self.max_tokens}; "
+                f"set max_tokens to {self.context_tokens // 4} or less"
+            )
+        return self
 
 
 class MlflowConfig(_Strict):
@@ -130,6 +170,7 @@ class _BudgetConfig(_Strict):
     minutes: float | None = Field(None, gt=0)
     tokens: int | None = Field(None, ge=0)
     dollars: float | None = Field(None, ge=0)
+    calls: int | None = Field(None, ge=0)
 
 
 def _space(value: object) -> SearchSpace:
@@ -151,8 +192,9 @@ class StudyConfig(_Strict):
     """The search may stop once a trial's metric reaches it."""
     space: SpaceField
     budget: _BudgetConfig = _BudgetConfig(trials=100)
-    strategy: Literal["per_parameter", "joint"] = "per_parameter"
-    """`per_parameter`: a worker for each parameter, the others held at the incumbent; `joint`: all at once."""
+    strategy: Literal["auto", "per_parameter", "joint"] = "per_parameter"
+    """`per_parameter`: a worker for each parameter, the others held at the incumbent; `joint`: all at once;
+    `auto`: the coordinator says after each round, by the evidence, which workers there are."""
     trials_per_round: int | None = Field(None, ge=1)
     """How many trials a round has; by default three a parameter, or at least eight for `joint`."""
     parallel: int | None = Field(None, ge=1, le=4096)
@@ -182,7 +224,7 @@ class StudyConfig(_Strict):
                 data["coordinator"] = {} if coordinator == "rules" else {"model": coordinator}
             if isinstance(data.get("budget"), Budget):
                 budget = data["budget"]
-                data["budget"] = {k: getattr(budget, k) for k in ("trials", "minutes", "tokens", "dollars")}
+                data["budget"] = {k: getattr(budget, k) for k in ("trials", "minutes", "tokens", "dollars", "calls")}
         return data
 
     @model_validator(mode="after")

@@ -14,6 +14,8 @@ from datetime import datetime
 from functools import cache, wraps
 from typing import TYPE_CHECKING
 
+from langgraph.errors import GraphBubbleUp
+
 from agentic_hpt import wiring
 from agentic_hpt.config import StudyConfig, mask_secrets
 from agentic_hpt.errors import ConfigError, HptError
@@ -81,6 +83,8 @@ class ServerStudies:
         async def watched(state: Mapping[str, object]) -> StudyState:
             try:
                 return await node(state)
+            except GraphBubbleUp:
+                raise  # the run waits for a person; the study is held, and its bridge goes on
             except (Exception, asyncio.CancelledError) as error:
                 uid = state.get("uid")
                 if isinstance(uid, str) and uid in self._open:

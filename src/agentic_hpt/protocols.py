@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -13,9 +13,11 @@ from agentic_hpt.records import (
     DecisionRecord,
     FinalReport,
     Goal,
+    Insights,
     Job,
     JsonObject,
     ModelCall,
+    Note,
     OutboxEntry,
     Outcome,
     Params,
@@ -26,6 +28,7 @@ from agentic_hpt.records import (
     WorkerKind,
 )
 from agentic_hpt.space import SearchSpace
+from agentic_hpt.steering import Steering, steering_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,19 @@ class Situation:
     exhausted: bool = False
     """Whether nothing new is left to try."""
     description: str = ""
+    strategy: str = "per_parameter"
+    """The strategy's name; with `auto` the coordinator says which workers there are."""
+    running: tuple[Trial, ...] = ()
+    """Trials under way (of the next round), with what they have reported so far."""
+    insights: Insights = field(default_factory=Insights)
+    """Handed in by the strategy, so that a coordinator needs no sampler's library."""
+    notes: tuple[Note, ...] = ()
+    """The person's notes, all of them; those that no decision lists were not seen yet."""
+
+    @property
+    def steering(self) -> Steering:
+        """What the decisions so far have made of the search."""
+        return steering_of(self.decisions)
 
 
 class TrialHandle(Protocol):
@@ -115,6 +131,16 @@ class Strategy(Protocol):
         `trials` are all of the study's, running ones included. Same arguments, same answer.
         """
 
+    def bridge(self, situation: Situation) -> Assignment | None:
+        """Give the worker that keeps free slots busy while stragglers finish or a coordinator thinks.
+
+        It has the kind and the name `bridge`, belongs to the round after `situation.round`, and works under the last
+        decision; its `trials` are the most that it may run. `None` when nothing new is left to try.
+        """
+
+    def insights(self, trials: Sequence[Trial]) -> Insights:
+        """Say which parameters matter and which interact. Same trials, same answer."""
+
 
 class Pruner(Protocol):
     """Says when a running trial should stop early."""
@@ -164,6 +190,7 @@ class Ledger(Protocol):
         tuned: Sequence[str],
         seed: int | None = None,
         begin: bool = False,
+        revision: int = 0,
     ) -> Trial | None:
         """Reserve the next trial; `None` when the trial budget is used up (final trials are not counted).
 
@@ -195,7 +222,10 @@ class Ledger(Protocol):
         """Keep a decision; a second one for the same round is refused with `LedgerError`."""
 
     def record_call(self, call: ModelCall) -> None:
-        """Keep a call of the model."""
+        """Keep a call of the model; its verdicts are put in by `record_decision` of the same round."""
+
+    def notes(self) -> list[Note]:
+        """Give the person's notes, also those that another process left a moment ago."""
 
     def post_study(self, payload: JsonObject) -> None:
         """Put the study's description into the outbox, once."""

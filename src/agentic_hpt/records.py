@@ -18,9 +18,27 @@ JsonObject = dict[str, object]
 """Plain data: text, numbers, true/false, null, lists and mappings of these."""
 
 WorkerKind = Literal[
-    "default", "per_parameter", "joint", "combination", "proposals", "imported", "ask", "fresh_seed", "holdout"
+    "default",
+    "per_parameter",
+    "group",
+    "joint",
+    "combination",
+    "proposals",
+    "repeat",
+    "outside",
+    "bridge",
+    "imported",
+    "ask",
+    "fresh_seed",
+    "holdout",
 ]
 Verdict = Literal["accepted", "repaired", "refused"]
+DeciderKind = Literal["rules", "llm", "policy", "person"]
+Range = Mapping[str, object]
+"""A part of a parameter's values, as plain data: `{"low": 0.1, "high": 0.5}`, or `{"values": ["adam", "sgd"]}`."""
+ConfigurationKey = tuple[tuple[str, str], ...]
+Region = Mapping[str, Range]
+"""A part of the space: a range for each parameter that it limits."""
 
 
 class TrialState(StrEnum):
@@ -55,16 +73,35 @@ class Goal:
         return trial.values.get(self.metric) if trial.state is TrialState.COMPLETE else None
 
     def best(self, trials: Iterable[Trial]) -> Trial | None:
-        """Give the complete trial with the best value; of equals, the earliest."""
+        """Give the complete trial with the best value; of equals, the earliest.
+
+        A configuration that was repeated on other seeds counts by its mean, so that luck is not taken for merit.
+        """
+        trials = list(trials)
+        means = self.repeated_means(trials)
         best: Trial | None = None
+        held: float | None = None
         for trial in trials:
             value = self.value(trial)
             if value is None:
                 continue
-            held = self.value(best) if best is not None else None
+            if means:
+                value = means.get(configuration_key(trial.params), value)
             if best is None or held is None or self.better(value, held) or (value == held and trial.id < best.id):
-                best = trial
+                best, held = trial, value
         return best
+
+    def repeated_means(self, trials: Iterable[Trial]) -> dict[ConfigurationKey, float]:
+        """Give the mean value of each configuration that a `repeat` ran again."""
+        trials = list(trials)
+        keys = {configuration_key(t.params) for t in trials if t.kind == "repeat" and self.value(t) is not None}
+        values: dict[ConfigurationKey, list[float]] = {key: [] for key in keys}
+        if keys:
+            for trial in trials:
+                value = self.value(trial)
+                if value is not None and (key := configuration_key(trial.params)) in values:
+                    values[key].append(value)
+        return {key: sum(found) / len(found) for key, found in values.items()}
 
     def ranked(self, trials: Iterable[Trial]) -> list[Trial]:
         """Give the complete trials, best first; of equals, the earliest first."""
@@ -152,7 +189,8 @@ class Assignment:
     """A worker's job for one round: what it tunes, what it holds, how many trials it may run.
 
     `queue` holds configurations decided beforehand (the default, combinations, a model's proposals); when it is not
-    empty the worker runs these and asks no sampler.
+    empty the worker runs these and asks no sampler. `region` limits what a sampler may propose; a worker of the kind
+    `outside` proposes only what lies outside it in at least one parameter.
     """
 
     worker: str
@@ -162,7 +200,10 @@ class Assignment:
     tuned: tuple[str, ...] = ()
     held: Params = field(default_factory=dict)
     queue: tuple[Params, ...] = ()
+    region: Region = field(default_factory=dict)
     reason: str = ""
+    revision: int = 0
+    """Of the space, when the round was planned."""
 
     def to_json(self) -> JsonObject:
         """Give the assignment as plain data, fit for the graph's state."""
@@ -188,6 +229,8 @@ class Budget:
     minutes: float | None = None
     tokens: int | None = None
     dollars: float | None = None
+    calls: int | None = None
+    """Calls of the model, failed ones too. Like tokens and dollars it ends the use of the model, not the study."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +285,10 @@ class ActionRecord:
     verdict_reason: str
     detail: JsonObject = field(default_factory=dict)
     """What the guard let through, beyond type and reason: the configurations of a `propose`, say."""
+    asked: JsonObject = field(default_factory=dict)
+    """The whole action as it was asked for, before any repair; empty for the policy's own."""
+    by: str = ""
+    """Who asked for it when it was not the decision's `kind`: `policy` for an undo, `person` for an edit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +296,7 @@ class DecisionRecord:
     """What was decided after a round, by whom, and at what cost."""
 
     round: int
-    kind: Literal["rules", "llm", "policy"]
+    kind: DeciderKind
     actions: tuple[ActionRecord, ...]
     source: Literal["mlflow", "ledger"] = "mlflow"
     """Where the runs that were the evidence came from."""
@@ -258,6 +305,16 @@ class DecisionRecord:
     tokens: int = 0
     dollars: float = 0.0
     seconds: float = 0.0
+    asked: str = ""
+    """Why the model was asked, or why it was not; empty when there is none."""
+    evidence_id: str = ""
+    """A hash of the evidence that was shown; empty when none was built."""
+    notes: tuple[int, ...] = ()
+    """The ids of the person's notes that were seen for the first time."""
+    review: str = ""
+    """What a person said of it (`approve`, `edit`, `refuse`, and why); empty when nobody was asked."""
+    bridged: int = 0
+    """Trials of the next round that were started before the decision was there, so that no slot idled."""
 
     def accepted(self, type_: str) -> ActionRecord | None:
         """Give the first action of this type that a guard let through."""
@@ -272,12 +329,14 @@ class DecisionRecord:
         """Give the decision as plain data."""
         data = asdict(self)
         data["actions"] = [{**asdict(a), "evidence": list(a.evidence)} for a in self.actions]
+        data["notes"] = list(self.notes)
         return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> DecisionRecord:
         """Rebuild a decision from `to_json`."""
         known = dict(data)
+        known["notes"] = tuple(known.get("notes", ()))  # type: ignore[arg-type]
         actions = known["actions"]
         known["actions"] = tuple(
             ActionRecord(**{**a, "evidence": tuple(a["evidence"])})
@@ -301,6 +360,43 @@ class ModelCall:
     dollars: float
     seconds: float
     error: str = ""
+    purpose: Literal["decide", "repair"] = "decide"
+    attempt: int = 1
+    """Counts the tries of one question; a second one follows a transient error."""
+    evidence_id: str = ""
+    verdicts: tuple[str, ...] = ()
+    """The guards' verdicts on the answer's actions, in order (`freeze: refused: ...`); put in with the decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """Two parameters whose best values depend on each other; `strength` is in [0, 1]."""
+
+    a: str
+    b: str
+    strength: float
+
+
+@dataclass(frozen=True, slots=True)
+class Insights:
+    """What a surrogate says of the trials so far. Empty while there are too few of them."""
+
+    importance: Mapping[str, float] = field(default_factory=dict)
+    """For each parameter its share of what decides over good and bad, in [0, 1]; they sum to 1."""
+    interactions: tuple[Interaction, ...] = ()
+    """The strongest first."""
+    trials: int = 0
+    """How many trials it rests on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A person's note on a running study, in plain words, which the next decision must see."""
+
+    id: int
+    text: str
+    created: float
+    """Seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +432,11 @@ class FinalReport:
     def to_json(self) -> JsonObject:
         """Give the report as plain data."""
         return asdict(self)
+
+
+def configuration_key(params: Params) -> ConfigurationKey:
+    """Give a hashable identity of a configuration; `True`, `1` and `1.0` differ only where their kinds do."""
+    return tuple(sorted((name, repr(value)) for name, value in params.items()))
 
 
 def is_number(value: object) -> bool:

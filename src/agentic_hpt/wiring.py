@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from agentic_hpt.config import CoordinatorConfig, Settings, StudyConfig
 from agentic_hpt.errors import ConfigError, MissingExtra
-from agentic_hpt.graph.context import StudyParts
+from agentic_hpt.graph.context import StudyParts, stopped_trials
 from agentic_hpt.ledger import LedgerStore, StudyLedger, StudyRow
-from agentic_hpt.protocols import Coordinator, Executor, Objective, Pruner, Strategy, Tracker
-from agentic_hpt.records import DecisionRecord, FinalReport, ModelCall, Trial
+from agentic_hpt.protocols import Coordinator, Executor, Objective, Pruner, Situation, Strategy, Tracker
+from agentic_hpt.records import DecisionRecord, FinalReport, Goal, ModelCall, Trial
+from agentic_hpt.space import SearchSpace
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -70,7 +71,7 @@ def make_chat_model(config: CoordinatorConfig, settings: Settings) -> BaseChatMo
 
     options: dict[str, object] = {
         "timeout": config.timeout_seconds,
-        "max_retries": 2,
+        "max_retries": 0,  # the coordinator tries again: each try counts and is kept
         "max_tokens": config.max_tokens,
         "temperature": config.temperature,
         "base_url": config.base_url,
@@ -94,9 +95,10 @@ def open_parts(
     objective: Objective,
     *,
     chat_model: BaseChatModel | None = None,
+    seen: Callable[[Situation], Situation] | None = None,
     finished: Callable[[FinalReport | None], None],
 ) -> StudyParts:
-    """Put a study's live parts together. Nothing is started yet."""
+    """Put a study's live parts together. Nothing is started yet. `seen` may change what a model is shown."""
     from agentic_hpt.coordinator import RulesCoordinator
 
     ledger = store.open_study(row, budget=config.limits_of_study, seed=config.seed)
@@ -119,16 +121,23 @@ def open_parts(
         mirror=_mirror(config, row),
         best=config.goal.best(ledger.trials()),
     )
-    if config.coordinator.model is not None or chat_model is not None:
-        parts.coordinator = _llm_coordinator(config, settings, parts, chat_model)
+    parts.stopping = stopped_trials(ledger.decisions())
+    if (source := store.replayed_by(row.uid)) is not None:
+        from agentic_hpt.coordinator.replay import ReplayCoordinator
+
+        parts.coordinator, parts.replaying = ReplayCoordinator(store.decisions_of(source)), True
+    elif config.coordinator.model is not None or chat_model is not None:
+        parts.coordinator = _llm_coordinator(config, settings, parts, chat_model, seen)
     return parts
 
 
 def make_strategy(config: StudyConfig) -> Strategy:
     """Build the strategy."""
-    from agentic_hpt.strategies import Joint, PerParameter
+    from agentic_hpt.strategies import Auto, Joint, PerParameter
 
-    return (PerParameter if config.strategy == "per_parameter" else Joint)(config.space, config.goal)
+    kinds: dict[str, Callable[[SearchSpace, Goal], Strategy]]
+    kinds = {"per_parameter": PerParameter, "joint": Joint, "auto": Auto}
+    return kinds[config.strategy](config.space, config.goal)
 
 
 def make_tracker(config: StudyConfig, settings: Settings, row: StudyRow) -> Tracker:
@@ -159,7 +168,11 @@ def import_optuna(config: StudyConfig) -> tuple[list[Trial], int]:
 
 
 def _llm_coordinator(
-    config: StudyConfig, settings: Settings, parts: StudyParts, chat_model: BaseChatModel | None
+    config: StudyConfig,
+    settings: Settings,
+    parts: StudyParts,
+    chat_model: BaseChatModel | None,
+    seen: Callable[[Situation], Situation] | None,
 ) -> Coordinator:
     from agentic_hpt.coordinator import LlmCoordinator
 
@@ -170,7 +183,7 @@ def _llm_coordinator(
         return chat_model if chat_model is not None else make_chat_model(config.coordinator, settings)
 
     name = config.coordinator.model or type(chat_model).__name__
-    return LlmCoordinator(name, make, config.coordinator, record)
+    return LlmCoordinator(name, make, config.coordinator, record, seen=seen)
 
 
 def _executor(config: StudyConfig, objective: Objective) -> Executor:
@@ -210,6 +223,7 @@ def _outputs(
     config: StudyConfig, ledger: StudyLedger, artifacts: Path
 ) -> Callable[[Sequence[Trial], Sequence[DecisionRecord], FinalReport], list[Path]]:
     def write(trials: Sequence[Trial], decisions: Sequence[DecisionRecord], final: FinalReport) -> list[Path]:
+        from agentic_hpt.coordinator.effects import stated_effects
         from agentic_hpt.report.figures import confusion_figure, history_figure
         from agentic_hpt.report.html import write_report
 
@@ -228,6 +242,7 @@ def _outputs(
                 final=final,
                 artifacts=artifacts,
                 usage=ledger.usage(),
+                effects=stated_effects(config, ledger.usage(), trials, decisions),
             )
         )
         return files

@@ -20,12 +20,15 @@ __all__ = ["main"]
 VERBS = {
     "run": "Run a study from a study file or for a built-in task.",
     "resume": "Go on with a study that was stopped.",
+    "steer": "Leave a note that a study's next decision must see.",
     "status": "Show how the studies, or one of them, stand.",
     "trials": "List a study's trials.",
     "decisions": "List what was decided after each round, and why.",
+    "explain": "Tell in plain words what was decided, why, and what it brought.",
     "best": "Show the best configuration found.",
     "report": "Write a study's report as one HTML page.",
     "ui": "Open a study's runs in MLflow's web page.",
+    "uplift": "Measure a model against the rules and against shuffled outcomes.",
     "init": "Write a study file in which every key is explained.",
     "doctor": "Check the installation, the home and the stores.",
 }

@@ -16,13 +16,27 @@ from agentic_hpt.report.plain import duration
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["progress_shown", "view"]
+__all__ = ["Shown", "progress_shown", "view"]
 
-Listener = Callable[[JsonObject], None]
+
+class Shown:
+    """The listener that shows a study's events; `paused` keeps the screen still while a person is asked."""
+
+    def __init__(
+        self,
+        listen: Callable[[JsonObject], None],
+        paused: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        self._listen = listen
+        self.paused = paused
+
+    def __call__(self, event: JsonObject) -> None:
+        """Take an event in."""
+        self._listen(event)
 
 
 @contextlib.contextmanager
-def progress_shown(console: Console | None = None) -> Iterator[Listener]:
+def progress_shown(console: Console | None = None) -> Iterator[Shown]:
     """Give the listener that shows a study's events on stderr while the block runs."""
     if console is None:
         from rich.console import Console
@@ -30,7 +44,7 @@ def progress_shown(console: Console | None = None) -> Iterator[Listener]:
         console = Console(file=sys.stderr, markup=False, highlight=False, emoji=False)
     progress = Progress()
     if not console.is_terminal:
-        yield _lines(progress)
+        yield Shown(_lines(progress))
         return
     from rich.live import Live
 
@@ -48,11 +62,21 @@ def progress_shown(console: Console | None = None) -> Iterator[Listener]:
         with lock:
             return view(progress, time.monotonic() - heard)
 
-    with Live(get_renderable=render, console=console, refresh_per_second=4, vertical_overflow="ellipsis"):
-        yield listen
+    live = Live(get_renderable=render, console=console, refresh_per_second=4, vertical_overflow="ellipsis")
+
+    @contextlib.contextmanager
+    def paused() -> Iterator[None]:
+        live.stop()
+        try:
+            yield
+        finally:
+            live.start()
+
+    with live:
+        yield Shown(listen, paused)
 
 
-def _lines(progress: Progress) -> Listener:
+def _lines(progress: Progress) -> Callable[[JsonObject], None]:
     def listen(event: JsonObject) -> None:
         line = progress.apply(event)
         if line is not None:

@@ -22,6 +22,7 @@ class Worker:
     kind: str
     trials: int
     reason: str
+    round: int = 0
     ended: int = 0
     failed: int = 0
     running: set[int] = field(default_factory=set)
@@ -51,6 +52,7 @@ class Progress:
             "round": self._round,
             "trial_started": self._trial_started,
             "trial": self._trial,
+            "review": self._review,
             "decision": self._decision,
             "final_started": self._final_started,
             "final": self._final,
@@ -75,24 +77,42 @@ class Progress:
 
     def _round(self, event: JsonObject) -> str:
         self.round, self.phase = _whole(event.get("round")) or 0, "searching"
+        bridged = {name: worker for name, worker in self.workers.items() if worker.round == self.round}
         self.workers = {}
         for entry in cast(list[JsonObject], event.get("workers") or []):
             name = visible(entry["worker"])
-            self.workers[name] = Worker(
-                name, visible(entry.get("kind")), _whole(entry.get("trials")) or 0, visible(entry.get("reason") or "")
+            worker = Worker(
+                name,
+                visible(entry.get("kind")),
+                _whole(entry.get("trials")) or 0,
+                visible(entry.get("reason") or ""),
+                self.round,
             )
+            if name in bridged:
+                begun = bridged[name]
+                worker.ended, worker.failed, worker.running = begun.ended, begun.failed, begun.running
+            self.workers[name] = worker
         each = ", ".join(f"{w.name} ({w.trials})" for w in self.workers.values())
         return f"round {self.round}: {counted(len(self.workers), 'worker')}: {each}"
 
     def _trial_started(self, event: JsonObject) -> None:
-        worker = self.workers.get(visible(event.get("worker")))
+        name, round_ = visible(event.get("worker")), _whole(event.get("round")) or 0
+        if round_ > self.round and name not in self.workers:
+            # Of the next round: it keeps free slots busy, and is told of before its round is.
+            self.workers[name] = Worker(name, "bridge", 0, "free slots go on with the next round", round_)
+        worker = self._worker(event)
         if worker is not None:
+            worker.trials = max(worker.trials, worker.ended + len(worker.running) + 1)
             worker.running.add(cast(int, event["trial"]))
+
+    def _worker(self, event: JsonObject) -> Worker | None:
+        worker = self.workers.get(visible(event.get("worker")))
+        return worker if worker is not None and worker.round == (_whole(event.get("round")) or 0) else None
 
     def _trial(self, event: JsonObject) -> str:
         self.trials_used = _whole(event.get("trials_used")) or self.trials_used
         self._clock(event)
-        worker = self.workers.get(visible(event.get("worker")))
+        worker = self._worker(event)
         if worker is not None:
             worker.running.discard(cast(int, event["trial"]))
             worker.ended += 1
@@ -112,6 +132,12 @@ class Progress:
             f"{_params(event.get('params'))}; {duration(_number(event.get('seconds')))}{lead}"
         )
 
+    def _review(self, event: JsonObject) -> str:
+        return f"the decision {self._when(event)} waits for a person's word"
+
+    def _when(self, event: JsonObject) -> str:
+        return f"after round {event['round']}" if event["round"] else "before round 1"
+
     def _decision(self, event: JsonObject) -> str:
         actions = cast(list[JsonObject], event.get("actions") or [])
         said = "; ".join(
@@ -120,7 +146,7 @@ class Progress:
             for a in actions
         )
         fallback = f" (instead of the model: {visible(event['fallback'])})" if event.get("fallback") else ""
-        self.decision = f"after round {event['round']}, {visible(event.get('kind'))}{fallback}: {said}"
+        self.decision = f"{self._when(event)}, {visible(event.get('kind'))}{fallback}: {said}"
         return f"decision {self.decision}"
 
     def _final_started(self, event: JsonObject) -> str:

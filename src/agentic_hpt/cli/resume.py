@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from agentic_hpt.cli.approving import Asker
 from agentic_hpt.cli.common import Answer, verb
 from agentic_hpt.cli.live import progress_shown
 from agentic_hpt.cli.shown import show_result
@@ -21,6 +22,6 @@ def command(study: str, home: str | None) -> Answer:
 
     goal = open_view(study, home).config.goal
     with progress_shown() as listener:
-        result = resume_study(study, home=home, listener=listener)
+        result = resume_study(study, home=home, approver=Asker(listener.paused), listener=listener)
     document = result.to_json()
     return Answer(document, lambda console: show_result(console, goal, document), result.exit_code)

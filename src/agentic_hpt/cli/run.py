@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
+from agentic_hpt.cli.approving import Asker
 from agentic_hpt.cli.common import Answer, verb
 from agentic_hpt.cli.live import progress_shown
 from agentic_hpt.cli.shown import show_result
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.errors import ConfigError
 from agentic_hpt.presets import TASKS
+from agentic_hpt.report.plain import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @click.command("run")
@@ -20,13 +26,15 @@ from agentic_hpt.presets import TASKS
 @click.option("--study", metavar="NAME", help="The study's name.")
 @click.option("--coordinator", metavar="WHO", help="Who decides: rules, or a chat model as provider:model.")
 @click.option("--base-url", metavar="URL", help="Where the chat model answers; goes with --coordinator.")
-@click.option("--strategy", metavar="NAME", help="Who proposes: per_parameter or joint.")
+@click.option("--strategy", metavar="NAME", help="Who proposes: per_parameter, joint or auto.")
 @click.option("--executor", metavar="NAME", help="Where trials run: processes or inline.")
 @click.option("--trials", type=int, metavar="N", help="Budget: at most N trials.")
 @click.option("--minutes", type=float, metavar="M", help="Budget: at most M minutes.")
 @click.option("--target", type=float, metavar="X", help="Stop once the metric reaches X.")
 @click.option("--parallel", type=int, metavar="N", help="Trials at once.")
 @click.option("--seed", type=int, metavar="S", help="Seed of the search and of the trials.")
+@click.option("--approve", is_flag=True, help="Ask on the terminal before each decision is in force.")
+@click.option("--replay", metavar="STUDY", help="Repeat the decisions of STUDY from the ledger, without a model.")
 @click.option("--fresh", is_flag=True, help="Archive a study of the same name and start anew.")
 @verb
 def command(
@@ -38,6 +46,8 @@ def command(
     minutes: float | None,
     home: str | None,
     fresh: bool,
+    approve: bool,
+    replay: str | None,
     **plain: object,
 ) -> Answer:
     """Run a study from a study file, for a built-in task, or both. Flags override the file.
@@ -47,6 +57,21 @@ def command(
     """
     if base_url is not None and coordinator is None:
         raise ConfigError("--base-url is given without a model", "add --coordinator provider:model")
+    if replay is not None:
+        others = [
+            file,
+            task,
+            coordinator,
+            trials,
+            minutes,
+            approve or None,
+            *(v for k, v in plain.items() if k != "study"),
+        ]
+        if any(value is not None for value in others):
+            raise ConfigError(
+                "--replay repeats a study as it was described", "only --study, --fresh and --home go with it"
+            )
+        return _replayed(replay, cast("str | None", plain["study"]), home, fresh)
     groups: dict[str, dict[str, object]] = {
         "objective": {"task": task},
         "budget": {"trials": trials, "minutes": minutes},
@@ -59,14 +84,36 @@ def command(
     if coordinator is not None:
         model = None if coordinator == "rules" else coordinator
         overrides["coordinator"] = {"model": model, "base_url": base_url}
+    if approve:
+        overrides["coordinator"] = {**cast(dict[str, object], overrides.get("coordinator", {})), "approve": True}
     config = _described(file, overrides)
 
     from agentic_hpt.study import run_study
 
     with progress_shown() as listener:
-        result = run_study(config, home=home, fresh=fresh, listener=listener)
+        asker = Asker(listener.paused)
+        result = run_study(config, home=home, fresh=fresh, approver=asker, listener=listener)
     document = result.to_json()
     return Answer(document, lambda console: show_result(console, config.goal, document), result.exit_code)
+
+
+def _replayed(name: str, study: str | None, home: str | None, fresh: bool) -> Answer:
+    from agentic_hpt.study import open_view, replay_study
+
+    goal = open_view(name, home).config.goal
+    with progress_shown() as listener:
+        result, likeness = replay_study(name, study=study, home=home, fresh=fresh, listener=listener)
+    document = {**result.to_json(), "replay": {"of": name, **likeness.to_json()}}
+
+    def show(console: Console) -> None:
+        show_result(console, goal, document)
+        if likeness.difference:
+            same = "the same assignments, but " if likeness.assignments else ""
+            console.print(f"replay of {visible(name)}: {same}it differs first in {visible(likeness.difference)}")
+        else:
+            console.print(f"replay of {visible(name)}: the same assignments and the same configurations")
+
+    return Answer(document, show, result.exit_code)
 
 
 def _described(file: Path | None, overrides: dict[str, object]) -> StudyConfig:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from agentic_hpt.records import DecisionRecord, Goal, JsonObject, Params, Trial, is_number
+from agentic_hpt.records import DecisionRecord, Goal, JsonObject, Note, Params, Trial, is_number
+from agentic_hpt.report.actions import action_words
 from agentic_hpt.report.plain import counted, duration, number, parameters, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+    from agentic_hpt.coordinator.undo import Effect
 
 __all__ = ["params_of", "show_decisions", "show_params", "show_result", "show_trials", "table"]
 
@@ -58,19 +61,47 @@ def show_trials(console: Console, goal: Goal, trials: Sequence[Trial]) -> None:
     console.print(shown)
 
 
-def show_decisions(console: Console, decisions: Sequence[DecisionRecord]) -> None:
-    """Print decisions: who decided, each action with the guard's verdict, and the reasons."""
+def show_decisions(
+    console: Console, decisions: Sequence[DecisionRecord], effects: Sequence[Effect], notes: Sequence[Note]
+) -> None:
+    """Print decisions: who decided and why it was asked, each action with its verdict, and what it has brought."""
+    brought = {(effect.round, effect.position): effect for effect in effects}
+    written = {note.id: note.text for note in notes}
     for decision in decisions:
-        cost = f", {decision.tokens} tokens" if decision.tokens else ""
-        console.print(f"after round {decision.round}: {decision.kind}{cost}", style="bold")
-        if decision.fallback:
-            console.print(f"  the rules decided instead of the model: {visible(decision.fallback)}")
-        for action in decision.actions:
-            console.print(f"  {visible(action.type)} [{action.verdict}]: {visible(action.reason)}")
+        facts: list[str] = [decision.kind]
+        facts += [f"{decision.tokens} tokens"] if decision.tokens else []
+        facts += [f"meanwhile {counted(decision.bridged, 'trial')} more"] if decision.bridged else []
+        when = f"after round {decision.round}" if decision.round else "before round 1"
+        console.print(f"{when}: {', '.join(facts)}", style="bold")
+        said = {
+            "asked": decision.asked,
+            "the rules decided instead of the model": decision.fallback,
+            "a person said": decision.review,
+        }
+        for head, text in said.items():
+            if text:
+                console.print(f"  {head}: {visible(text)}")
+        for note in decision.notes:
+            console.print(f"  note {note}: {visible(written.get(note, ''))}")
+        for position, action in enumerate(decision.actions):
+            by = f" by the {action.by}" if action.by else ""
+            console.print(f"  {action_words(action)}{by} [{action.verdict}]: {visible(action.reason)}")
             if action.verdict_reason:
                 console.print(f"    guard: {visible(action.verdict_reason)}")
             if action.evidence:
                 console.print(f"    evidence: trials {', '.join(str(i) for i in action.evidence)}")
+            effect = brought.get((decision.round, position))
+            if effect is not None:
+                console.print(f"    effect: {_effect(effect)}")
+    unseen = [n for n in notes if not any(n.id in decision.notes for decision in decisions)]
+    for left in unseen:
+        console.print(f"note {left.id}, not seen by a decision yet: {visible(left.text)}")
+
+
+def _effect(effect: Effect) -> str:
+    stated = f"{number(effect.stated)} stated" if effect.stated else "any gain beyond noise will do"
+    seen = "no value yet" if effect.gain is None else f"{effect.gain:+.3g}"
+    return f"{effect.status}; {stated}, {seen} in {effect.trials} of {counted(effect.window, 'trial')}"
 
 
 def show_result(console: Console, goal: Goal, document: JsonObject) -> None:

@@ -55,14 +55,16 @@ space:
   hidden_dim: {choice: [16, 32, 64, 128, 192, 256], ordered: true, default: 64}
   dropout: {float: [0.0, 0.6], default: 0.1}
 
-# Hard limits; give trials or minutes, or both. tokens and dollars only end the use of a model that decides.
+# Hard limits; give trials or minutes, or both. calls, tokens and dollars only end the use of a model that decides.
 budget:
   trials: 60
   #minutes: 30
+  #calls: 40
   #tokens: 200000
   #dollars: 2.0
 
-# Who proposes. per_parameter: a worker for each parameter, the others held at the best so far; joint: all at once.
+# Who proposes. per_parameter: a worker for each parameter, the others held at the best so far; joint: all at once;
+# auto: the coordinator says after each round, by the evidence, which workers there are.
 strategy: per_parameter
 
 # Trials between two decisions. By default three for each parameter, or at least eight for joint.
@@ -92,6 +94,12 @@ coordinator:
   #temperature: 0.0
   # Upper bound of one answer's length, in tokens.
   max_tokens: 2000
+  # The context window of a small model, in tokens: the evidence is cut to what fits beside the answer.
+  #context_tokens: 16384
+  # How often a call is tried again after an error that may pass.
+  retries: 2
+  # Ask a person before each decision is in force: approve, edit or refuse. `hpt run` asks on the terminal.
+  approve: false
   # US dollars per million tokens; a budget in dollars needs it.
   #price: {input: 0.25, output: 2.0}
 

@@ -1,18 +1,22 @@
-"""The rules: the whole decision without a model."""
+"""The rules: the whole decision without a model.
+
+A fixed strategy stays as it is: the rules go on, or end. With `auto` they say which workers the next round has.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from agentic_hpt.coordinator.decisions import Continue, Decision
+from agentic_hpt.coordinator.decisions import AnyAction, Continue, Decision
 from agentic_hpt.coordinator.evidence import describe_progress
 from agentic_hpt.coordinator.guards import judge, must_finalize
+from agentic_hpt.coordinator.workers import confirmation, workers
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import ActionRecord, DecisionRecord
 
 
 class RulesCoordinator:
-    """Finalizes when the policy says so, goes round again otherwise; see `protocols.Coordinator`."""
+    """Finalizes when the policy says so, else steers on; see `protocols.Coordinator`."""
 
     kind: Literal["rules", "llm"] = "rules"
     model: str | None = None
@@ -34,12 +38,17 @@ def decide_by_policy(situation: Situation) -> DecisionRecord | None:
     return DecisionRecord(situation.round, "policy", (action,), situation.source)
 
 
-def decide_by_rules(situation: Situation, fallback: str | None = None) -> DecisionRecord:
-    """Give the rules' decision; `fallback` says why they stand in for a model."""
+def decide_by_rules(situation: Situation, fallback: str | None = None, asked: str = "") -> DecisionRecord:
+    """Give the rules' decision; `fallback` says why they stand in for a model, `asked` why it was asked or not."""
     forced = decide_by_policy(situation)
     if forced is not None:
         return forced
     best = situation.goal.best(situation.trials)
     evidence = (best.id,) if best is not None else ()
-    decision = Decision(actions=(Continue(reason=describe_progress(situation), evidence=evidence),))
-    return DecisionRecord(situation.round, "rules", judge(decision, situation), situation.source, fallback)
+    actions: list[AnyAction] = []
+    if situation.strategy == "auto":
+        repeats = confirmation(situation)
+        actions += [*repeats, *workers(situation, taken=sum(r.seeds for r in repeats))]
+    actions.append(Continue(reason=describe_progress(situation), evidence=evidence))
+    records = judge(Decision(actions=tuple(actions)), situation, rules=len(actions))
+    return DecisionRecord(situation.round, "rules", records, situation.source, fallback, asked=asked)

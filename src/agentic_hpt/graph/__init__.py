@@ -1,4 +1,4 @@
-"""The loop as a LangGraph graph: define_parameters, start_workers, tune by Send, coordinator, finalize."""
+"""The loop as a LangGraph graph: define_parameters, start_workers, tune by Send, coordinator, review, finalize."""
 
 from agentic_hpt.graph.build import build_graph, flush_traces, recursion_limit
 from agentic_hpt.graph.context import StudyParts

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Node = Callable[..., Awaitable[StudyState]]
 
-_STEPS_PER_ROUND = 3
+_STEPS_PER_ROUND = 4
 _STEPS_AROUND = 10
 
 
@@ -33,12 +33,14 @@ def build_graph(
     graph.add_node("start_workers", watch(nodes.start_workers))
     graph.add_node("tune", watch(nodes.tune))
     graph.add_node("coordinator", watch(nodes.coordinator))
+    graph.add_node("review", watch(nodes.review))
     graph.add_node("finalize", watch(nodes.finalize))
     graph.add_edge(START, "define_parameters")
-    graph.add_edge("define_parameters", "start_workers")
+    graph.add_conditional_edges("define_parameters", nodes.begin, ["coordinator", "start_workers"])
     graph.add_conditional_edges("start_workers", nodes.dispatch, ["tune", "coordinator"])
     graph.add_edge("tune", "coordinator")
-    graph.add_conditional_edges("coordinator", nodes.route, ["start_workers", "finalize"])
+    graph.add_conditional_edges("coordinator", nodes.route, ["review", "start_workers", "finalize"])
+    graph.add_conditional_edges("review", nodes.route_reviewed, ["start_workers", "finalize"])
     graph.add_edge("finalize", END)
     return graph.compile(checkpointer=checkpointer, name="agentic-hpt")
 

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, Protocol, TypeVar, cast
 
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.errors import LedgerError
 from agentic_hpt.protocols import Coordinator, Executor, Ledger, Objective, Pruner, Situation, Strategy, Tracker
-from agentic_hpt.records import DecisionRecord, FinalReport, Job, JsonObject, Trial
+from agentic_hpt.records import (
+    Assignment,
+    DecisionRecord,
+    FinalReport,
+    Insights,
+    Job,
+    JsonObject,
+    Report,
+    Trial,
+    WorkerKind,
+)
 from agentic_hpt.space import SearchSpace
 
 P = ParamSpec("P")
@@ -23,8 +33,35 @@ T = TypeVar("T")
 _TICK_SECONDS = 5.0
 
 
+Emit = Callable[[JsonObject], None]
+"""Tells whoever watches what happens; the events are listed in `docs/architecture.md`."""
+
 OutputWriter = Callable[[Sequence[Trial], Sequence[DecisionRecord], FinalReport], list[Path]]
 """Draws the figures and writes the report of a study; gives the files' paths."""
+
+
+def stopped_trials(decisions: Iterable[DecisionRecord]) -> set[int]:
+    """Give the trials that decisions end."""
+    actions = (action for decision in decisions for action in decision.actions)
+    return {cast(int, a.detail["trial"]) for a in actions if a.type == "stop_trial" and a.verdict != "refused"}
+
+
+@dataclass
+class Bridging:
+    """Where the bridge stands, which keeps free slots busy; see `graph.bridging`."""
+
+    launching: set[tuple[int, WorkerKind, str]] = field(default_factory=set)
+    """The round's workers that have not started all their trials yet."""
+    live: dict[int, asyncio.Task[Trial]] = field(default_factory=dict)
+    """Trials that the bridge started, until a worker has joined them."""
+    task: asyncio.Task[None] | None = None
+    """Starts trials while slots are free."""
+    step: asyncio.Task[bool] | None = None
+    """Starts the one that is being started; never cancelled half-way."""
+    assignment: Assignment | None = None
+    trouble: BaseException | None = None
+    """What ends the study: the ledger failed, or the objective was refused."""
+    troubled: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass
@@ -64,6 +101,17 @@ class StudyParts:
     """Whether the study's description was put into the outbox."""
     failed_rounds: int = 0
     """Rounds in a row, up to now and in this process, in which every worker failed."""
+    replaying: bool = False
+    """Whether the decisions are those of another study's ledger: its bridges are repeated, nobody is asked."""
+    running: dict[int, tuple[Trial, list[Report]]] = field(default_factory=dict)
+    """Trials of the search under way in this process, with what they have reported."""
+    stopping: set[int] = field(default_factory=set)
+    """Trials that a decision ends: they stop at their next report."""
+    bridging: Bridging = field(default_factory=Bridging)
+    listener: Emit | None = None
+    """Of whoever drives the graph and hears its events; none where a server does."""
+    emit: Emit = lambda event: None
+    """Tells what happens outside of any node: to the listener, else on the stream of the node that began last."""
     closing: bool = False
     """Whether trials end because everything does: then their ends are not told, so that they run again on resume."""
     executor_ready: asyncio.Task[None] | None = None
@@ -95,8 +143,23 @@ class StudyParts:
             return None
         return minutes * 60 - self.ledger.usage().seconds - self.unticked()
 
-    def situation(self, round_: int, trials: Sequence[Trial]) -> Situation:
-        """Give what coordinator and strategy may know after a round. For the brain thread."""
+    @property
+    def asks(self) -> bool:
+        """Whether a model or a person decides, so that there is a decision before the first round too."""
+        return self.coordinator.kind == "llm" or (self.config.coordinator.approve and not self.replaying)
+
+    def under_way(self) -> tuple[Trial, ...]:
+        """Give the trials of the search that run, with what they have reported so far."""
+        return tuple(replace(trial, reports=tuple(reports)) for _, (trial, reports) in sorted(self.running.items()))
+
+    def situation(
+        self, round_: int, trials: Sequence[Trial], *, deciding: bool = False, running: tuple[Trial, ...] = ()
+    ) -> Situation:
+        """Give what coordinator and strategy may know after a round. For the brain thread.
+
+        Insights cost time: they are worked out for a decision, and only when somebody looks at them.
+        """
+        looked_at = deciding and (self.asks or self.config.strategy == "auto")
         return Situation(
             study=self.name,
             round=round_,
@@ -109,6 +172,10 @@ class StudyParts:
             trials=tuple(trials),
             decisions=tuple(self.ledger.decisions()),
             description=self.config.description,
+            strategy=self.config.strategy,
+            running=running,
+            insights=self.strategy.insights(trials) if looked_at else Insights(),
+            notes=tuple(self.ledger.notes()) if deciding else (),
         )
 
     def job(self, trial: Trial, *, final: bool = False) -> Job:
@@ -150,6 +217,12 @@ class StudyParts:
         for task in (self.executor_ready, self.ticker):
             if task is not None and not task.done():
                 task.cancel()
+        bridge = self.bridging
+        held: list[asyncio.Task[object] | None] = [*bridge.live.values(), bridge.task, bridge.step]
+        ending = [started for started in held if started is not None]
+        for started in ending:
+            started.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
         try:
             await self.executor.close()
         finally:
@@ -159,10 +232,6 @@ class StudyParts:
                 await self.tracker.close()
             finally:
                 self.brain.shutdown(wait=True)
-
-
-Emit = Callable[[JsonObject], None]
-"""Tells whoever watches what happens; the events are listed in `docs/architecture.md`."""
 
 
 class PartsOf(Protocol):

@@ -7,15 +7,18 @@ from dataclasses import replace
 from typing import Literal
 
 from langgraph.config import get_stream_writer
-from langgraph.types import Send
+from langgraph.types import Send, interrupt
 
 from agentic_hpt.config import mask_secrets
-from agentic_hpt.errors import HptError, LedgerError, TrackerAway
-from agentic_hpt.graph.context import Emit, PartsOf, StudyParts
+from agentic_hpt.coordinator.review import apply_review, review_request
+from agentic_hpt.errors import ConfigError, HptError, LedgerError, TrackerAway
+from agentic_hpt.graph import bridging
+from agentic_hpt.graph.context import Emit, PartsOf, StudyParts, stopped_trials
 from agentic_hpt.graph.finalizing import finalize_study
 from agentic_hpt.graph.running import fatal_error, run_assignment
 from agentic_hpt.graph.state import StudyInput, StudyState, TuneInput
-from agentic_hpt.records import Assignment, DecisionRecord, Trial
+from agentic_hpt.protocols import Situation
+from agentic_hpt.records import Assignment, ConfigurationKey, DecisionRecord, Trial, configuration_key
 
 
 class Nodes:
@@ -30,18 +33,24 @@ class Nodes:
         Sees the input only: on a server's thread the state may still hold the study of an earlier run.
         """
         parts = await self._parts_of(state)
-        return {"uid": parts.ledger.uid, "round": 0, "assignments": [], "finalize": False, "status": "running"}
+        begun: StudyState = {"uid": parts.ledger.uid, "round": 0, "assignments": [], "finalize": False, "proposed": {}}
+        return {**begun, "opening": parts.asks, "status": "running"}
+
+    def begin(self, state: StudyState) -> Literal["coordinator", "start_workers"]:
+        """Have a model or a person say first what to try first; the rules need no look at a study without trials."""
+        return "coordinator" if state["opening"] else "start_workers"
 
     async def start_workers(self, state: StudyState) -> StudyState:
         """Turn the last decision into the next round's assignments."""
         parts = await self._parts_of(state)
+        emit = _emitter(parts)
         assignments = await parts.think(_plan, parts, state["round"])
         round_ = state["round"] + 1
         workers = [
             {"worker": a.worker, "kind": a.kind, "tuned": list(a.tuned), "trials": a.trials, "reason": a.reason}
             for a in assignments
         ]
-        _emitter()({"type": "round", "round": round_, "workers": workers})
+        emit({"type": "round", "round": round_, "workers": workers})
         return {"round": round_, "assignments": [a.to_json() for a in assignments]}
 
     def dispatch(self, state: StudyState) -> list[Send] | Literal["coordinator"]:
@@ -53,10 +62,13 @@ class Nodes:
         """Be one worker. A worker that fails says so and ends neither round nor study; the ledger's errors do."""
         parts = await self._parts_of(state)
         assignment = Assignment.from_json(state["assignment"])
-        emit = _emitter()
+        bridging.worker_begins(parts, assignment)
+        emit = _emitter(parts)
         error, ended = "", 0
         try:
-            ended = await run_assignment(parts, assignment, emit)
+            ended = await run_assignment(
+                parts, assignment, emit, launched=lambda: bridging.worker_launched(parts, assignment)
+            )
         except BaseExceptionGroup as group:
             fatal = fatal_error(group)
             if fatal is not None:
@@ -66,6 +78,7 @@ class Nodes:
             raise
         except Exception as problem:
             error = _describe(problem)
+        bridging.worker_launched(parts, assignment)  # one that failed starts nothing more either
         if error:
             emit({"type": "notice", "text": f"worker {assignment.worker} failed in round {assignment.round}: {error}"})
             told = await parts.think(parts.ledger.of_assignment, assignment.round, assignment.kind, assignment.worker)
@@ -76,40 +89,115 @@ class Nodes:
     async def coordinator(self, state: StudyState) -> StudyState:
         """Read the runs back, decide, keep the decision. One that is in the ledger already is not taken again."""
         parts = await self._parts_of(state)
-        emit, round_ = _emitter(), state["round"]
+        emit = _emitter(parts)
+        round_ = state["round"]
         decision = await parts.think(parts.ledger.decision, round_)
         if decision is None:
-            await parts.think(parts.tick)
-            trials, source = await _read_back(parts, round_, emit)
-            situation = await parts.think(parts.situation, round_, trials)
-            situation = replace(situation, source=source)
+            situation = await _situation(parts, round_, emit)
             nothing_new = not await parts.think(parts.strategy.plan, situation, None)
-            situation = replace(situation, exhausted=nothing_new or _idle_round(parts, state))
-            decision = await parts.coordinator.decide(situation)
-            await parts.think(parts.ledger.record_decision, decision)
-        emit({"type": "decision", **decision.to_json()})
-        if decision.fallback:
-            emit({"type": "notice", "text": f"the rules decided instead of the model: {decision.fallback}"})
-        await _copy_to_mirror(parts, emit)
-        return {"finalize": decision.finalizes}
+            exhausted = nothing_new or (round_ > 0 and _idle_round(parts, state))
+            decision = await bridging.decide(parts, replace(situation, exhausted=exhausted))
+            if round_ == 0 and decision.finalizes:
+                # Trials of another study can't end this one: it has none of its own yet.
+                await bridging.give_up(parts)
+                return {"finalize": False}
+            if parts.config.coordinator.approve and not parts.replaying and decision.kind != "policy":
+                return {"finalize": False, "proposed": decision.to_json()}
+            decision = await bridging.keep(parts, decision)
+        return await _in_force(parts, decision, emit)
 
-    def route(self, state: StudyState) -> Literal["start_workers", "finalize"]:
+    async def review(self, state: StudyState) -> StudyState:
+        """Have a person approve, edit or refuse the decision; trials go on meanwhile, and the model is not asked again.
+
+        LangGraph runs the node from its top for each answer.
+        """
+        parts = await self._parts_of(state)
+        emit = _emitter(parts)
+        round_ = state["round"]
+        decision = await parts.think(parts.ledger.decision, round_)
+        if decision is None:
+            situation = await _situation(parts, round_, emit)
+            bridging.begin_thinking(parts, round_)
+            request = review_request(DecisionRecord.from_json(state["proposed"]), situation)
+            while decision is None:
+                answer = interrupt(request)
+                try:
+                    decision = apply_review(DecisionRecord.from_json(state["proposed"]), answer, situation)
+                except ConfigError as error:
+                    request = {**request, "problem": str(error)}
+            decision = await bridging.keep(parts, decision)
+        return await _in_force(parts, decision, emit)
+
+    def route(self, state: StudyState) -> Literal["review", "start_workers", "finalize"]:
+        """Let a person see the decision, go round again, or end."""
+        if state["proposed"]:
+            return "review"
+        return "finalize" if state["finalize"] else "start_workers"
+
+    def route_reviewed(self, state: StudyState) -> Literal["start_workers", "finalize"]:
         """Go round again, or end."""
         return "finalize" if state["finalize"] else "start_workers"
 
     async def finalize(self, state: StudyState) -> StudyState:
         """Retrain the winner on fresh seeds, score the holdout once, log and register the model, write the report."""
         parts = await self._parts_of(state)
-        final = await finalize_study(parts, state["round"], _emitter())
+        emit = _emitter(parts)
+        await bridging.finish(parts, state["round"])
+        final = await finalize_study(parts, state["round"], emit)
         await parts.think(parts.finished, final)
         return {"status": "finalized" if final else "failed", "result": final.to_json() if final else {}}
 
 
 def _plan(parts: StudyParts, round_: int) -> list[Assignment]:
-    decision: DecisionRecord | None = parts.ledger.decision(round_)
-    # The plan must not depend on trials that a killed run of the round reserved: same ledger, same assignments.
-    before = [t for t in parts.ledger.trials() if t.round <= round_ and t.finished]
-    return parts.strategy.plan(parts.situation(round_, before), decision)
+    """Give the next round's assignments, first the one that takes over what was started while slots were free.
+
+    The plan must not depend on what else was reserved for the round, by a killed run say: same decisions and same
+    trials up to this round, same assignments.
+    """
+    trials = parts.ledger.trials()
+    before = [t for t in trials if t.round <= round_ and t.finished]
+    situation = parts.situation(round_, before)
+    bridge = bridging.rest(parts, round_)
+    bridged = bridge.trials if bridge is not None else 0
+    situation = replace(
+        situation,
+        usage=replace(situation.usage, trials=sum(t.counted and t.round <= round_ for t in trials) + bridged),
+        round_trials=max(situation.round_trials - bridged, -(-situation.round_trials // 2)),
+    )
+    revision = situation.steering.revision
+    planned = parts.strategy.plan(situation, parts.ledger.decision(round_))
+    started = {configuration_key(t.params) for t in trials if t.round > round_ and t.kind == "bridge"}
+    return [
+        *([bridge] if bridge else []),
+        *(w for a in planned for w in _without(replace(a, revision=revision), started)),
+    ]
+
+
+def _without(assignment: Assignment, started: set[ConfigurationKey]) -> list[Assignment]:
+    """Give the assignment without the configurations that the bridge has tried; none when that leaves nothing."""
+    if not assignment.queue or assignment.kind == "repeat":
+        return [assignment]
+    queue = tuple(params for params in assignment.queue if configuration_key(params) not in started)
+    return [replace(assignment, queue=queue, trials=len(queue))] if queue else []
+
+
+async def _situation(parts: StudyParts, round_: int, emit: Emit) -> Situation:
+    """Give what may be known for the decision after a round, its runs read back."""
+    await parts.think(parts.tick)
+    trials, source = await _read_back(parts, round_, emit)
+    running = parts.under_way()
+    situation = await parts.think(parts.situation, round_, trials, deciding=True, running=running)
+    return replace(situation, source=source)
+
+
+async def _in_force(parts: StudyParts, decision: DecisionRecord, emit: Emit) -> StudyState:
+    """Tell of a decision that is kept, and do what has not to wait for the next round's plan."""
+    emit({"type": "decision", **decision.to_json()})
+    if decision.fallback:
+        emit({"type": "notice", "text": f"the rules decided instead of the model: {decision.fallback}"})
+    parts.stopping |= stopped_trials([decision])
+    await _copy_to_mirror(parts, emit)
+    return {"finalize": decision.finalizes, "proposed": {}}
 
 
 async def _read_back(parts: StudyParts, round_: int, emit: Emit) -> tuple[Sequence[Trial], Literal["mlflow", "ledger"]]:
@@ -130,7 +218,7 @@ async def _read_back(parts: StudyParts, round_: int, emit: Emit) -> tuple[Sequen
         if parts.config.mlflow.enabled:
             text = f"round {round_} was decided on the ledger's own records: {mask_secrets(away.message)}"
             emit({"type": "notice", "text": text})
-        return [t for t in told if t.finished], "ledger"
+        return [t for t in told if t.finished and t.round <= round_], "ledger"
     return [parts.runs[i] for i in sorted(parts.runs)], "mlflow"
 
 
@@ -163,8 +251,11 @@ def _idle_round(parts: StudyParts, state: StudyState) -> bool:
     return False
 
 
-def _emitter() -> Emit:
-    return get_stream_writer()
+def _emitter(parts: StudyParts) -> Emit:
+    """Give what tells of the node's doings; what happens outside of nodes goes to the listener, if there is one."""
+    writer: Emit = get_stream_writer()
+    parts.emit = parts.listener or writer
+    return writer
 
 
 def _describe(error: BaseException) -> str:

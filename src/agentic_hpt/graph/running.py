@@ -16,14 +16,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def run_assignment(parts: StudyParts, assignment: Assignment, emit: Emit) -> int:
-    """Run a worker's trials and give how many have ended.
+async def run_assignment(
+    parts: StudyParts, assignment: Assignment, emit: Emit, launched: Callable[[], None] = lambda: None
+) -> int:
+    """Run a worker's trials and give how many have ended; `launched` is called once all that it has are started.
 
-    Trials that an earlier, killed run of the same assignment reserved are found in the ledger: finished ones stand,
-    the others run again; only the rest is asked for anew. The worker asks for a slot a trial, so that the workers of a
-    round take turns.
+    Trials of the same assignment that were reserved before are found in the ledger: finished ones stand, those that
+    the bridge has under way are joined, others (of an earlier, killed run) run again; only the rest is asked for anew.
+    The worker asks for a slot a trial, so that the workers of a round take turns.
     """
     await parts.ready()
+    live = parts.bridging.live
     key = (assignment.round, assignment.kind, assignment.worker)
     known = await parts.think(parts.ledger.of_assignment, *key)
     problem: Exception | None = None
@@ -35,28 +38,38 @@ async def run_assignment(parts: StudyParts, assignment: Assignment, emit: Emit) 
             task.add_done_callback(lambda _: parts.slots.release())
 
         for trial in known:
-            if not trial.finished:
+            if trial.id in live:
+                group.create_task(_join(live[trial.id]))
+            elif not trial.finished:
                 await parts.slots.acquire()
-                launch(await _in_slot(parts, parts.ledger.start, trial.id))
+                launch(await in_slot(parts, parts.ledger.start, trial.id))
         for position in range(len(known), assignment.trials):
             await parts.slots.acquire()
             try:
-                next_trial = await _in_slot(parts, _next_trial, parts, assignment, position)
+                trial_or_none = await in_slot(parts, next_trial, parts, assignment, position)
             except LedgerError:
                 raise
             except Exception as error:
                 problem = error  # the trials under way are sound: they end first
                 break
-            if next_trial is None:
+            if trial_or_none is None:
                 parts.slots.release()
                 break
-            launch(next_trial)
+            launch(trial_or_none)
+        launched()
+    for trial in known:
+        live.pop(trial.id, None)
     if problem is not None:
         raise problem
     return sum(trial.finished for trial in await parts.think(parts.ledger.of_assignment, *key))
 
 
-async def _in_slot(parts: StudyParts, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def _join(task: asyncio.Task[Trial]) -> None:
+    """Wait for a trial that the bridge started. When that is given up the trial goes on: the bridge's end ends it."""
+    await asyncio.shield(task)
+
+
+async def in_slot(parts: StudyParts, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Think while holding a slot; give it back when that fails."""
     try:
         return await parts.think(call, *args, **kwargs)
@@ -77,9 +90,18 @@ async def run_trial(parts: StudyParts, trial: Trial, emit: Emit, *, search: bool
         }
     )
 
-    def on_report(report: Report) -> bool:
-        return search and parts.pruner.should_stop(trial.id, report)
+    reports: list[Report] = []
 
+    def on_report(report: Report) -> bool:
+        reports.append(report)
+        if not search:
+            return False
+        # A repeat is to tell luck from merit: pruned where it looks poor, it could only confirm.
+        poor = parts.pruner.should_stop(trial.id, report) and trial.kind != "repeat"
+        return poor or trial.id in parts.stopping
+
+    if search:
+        parts.running[trial.id] = trial, reports
     timer = asyncio.timeout(parts.seconds_left() if search else None)
     try:
         async with timer:
@@ -89,8 +111,12 @@ async def run_trial(parts: StudyParts, trial: Trial, emit: Emit, *, search: bool
             outcome = Outcome.failed(FailureKind.CANCELLED, "the study's time budget ended while the trial ran")
         else:  # an executor's or a pruner's own fault must not leave the trial open
             outcome = Outcome.failed(FailureKind.CRASH, f"running the trial failed: {type(error).__name__}: {error}")
+    finally:
+        parts.running.pop(trial.id, None)
     if parts.closing:
         raise asyncio.CancelledError("the study is being closed")
+    if outcome.state is TrialState.PRUNED and trial.id in parts.stopping:
+        outcome = replace(outcome, message="stopped by the coordinator")
     outcome = replace(outcome, message=mask_secrets(outcome.message))
     if outcome.failure is FailureKind.INVALID_OUTPUT:
         await parts.think(_check_contract, parts, outcome)
@@ -101,7 +127,7 @@ async def run_trial(parts: StudyParts, trial: Trial, emit: Emit, *, search: bool
     return told
 
 
-def _next_trial(parts: StudyParts, assignment: Assignment, position: int) -> Trial | None:
+def next_trial(parts: StudyParts, assignment: Assignment, position: int) -> Trial | None:
     """Propose, reserve and start the assignment's next trial; `None` when budget, time or subspace is used up."""
     left = parts.seconds_left()
     if parts.closing or (left is not None and left <= 0):
@@ -121,6 +147,7 @@ def _next_trial(parts: StudyParts, assignment: Assignment, position: int) -> Tri
         params=proposal.params,
         tuned=proposal.tuned,
         begin=True,
+        revision=assignment.revision,
     )
 
 

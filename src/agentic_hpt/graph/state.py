@@ -60,6 +60,10 @@ class StudyState(StudyInput, total=False):
     assignments: list[dict[str, Any]]
     """The round's assignments, as plain data."""
     reports: Annotated[list[WorkerReport], latest_round]
+    opening: bool
+    """Whether there is a decision before the first round."""
+    proposed: dict[str, Any]
+    """A decision that waits for a person's word, as plain data; empty when none does."""
     finalize: bool
     """Whether the coordinator's last decision ends the search."""
     status: str

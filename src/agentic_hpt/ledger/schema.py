@@ -29,6 +29,7 @@ from sqlalchemy import (
     insert,
     inspect,
     select,
+    update,
 )
 from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.pool import NullPool, QueuePool
@@ -38,7 +39,8 @@ from agentic_hpt.errors import LedgerError, StoreVersionError
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1: the first. 2: the table of notes."""
 
 metadata = MetaData()
 
@@ -126,6 +128,15 @@ model_calls = Table(
     Column("created", Float, nullable=False),
 )
 
+notes = Table(
+    "hpt_notes",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study", Integer, nullable=False, index=True),
+    Column("text", Text, nullable=False),
+    Column("created", Float, nullable=False),
+)
+
 outbox = Table(
     "hpt_outbox",
     metadata,
@@ -144,7 +155,7 @@ Index("hpt_outbox_unsent", outbox.c.study, outbox.c.ref, outbox.c.id)
 
 
 def open_engine(url: str, *, create: bool) -> Engine:
-    """Open a store, making its tables on first use if `create`.
+    """Open a store, making its tables on first use if `create`. One of an older version is brought up to this one.
 
     Raises `StoreVersionError` for a store of a newer version, `LedgerError` for one that can't be read.
     """
@@ -165,6 +176,10 @@ def open_engine(url: str, *, create: bool) -> Engine:
             elif not found:
                 raise LedgerError(f"{path} holds no agentic-hpt ledger", "check --home")
             version = int(connection.execute(select(meta.c.value).where(meta.c.key == "schema_version")).scalar_one())
+            if version == 1:
+                notes.create(connection)
+                version = 2
+                connection.execute(update(meta).where(meta.c.key == "schema_version").values(value=str(version)))
     except DatabaseError as error:
         engine.dispose()
         raise LedgerError(f"the ledger {path} can't be read: {error.orig}", "check the file and its folder") from None

@@ -14,7 +14,11 @@ from agentic_hpt.errors import StudyExists, StudyNotFound
 from agentic_hpt.ledger import schema
 from agentic_hpt.ledger.schema import transaction
 from agentic_hpt.ledger.study_ledger import StudyLedger
-from agentic_hpt.records import Budget, JsonObject
+from agentic_hpt.ledger.study_log import StudyLog
+from agentic_hpt.records import Budget, DecisionRecord, JsonObject
+
+_REPLAY = "replay/{}"
+"""Under this key, with its id, the store keeps which study a study repeats."""
 
 StudyStatus = Literal["running", "stopped", "finalized", "failed"]
 
@@ -47,8 +51,8 @@ class LedgerStore:
     def __init__(self, url: str, *, create: bool = True) -> None:
         self._engine = schema.open_engine(url, create=create)
 
-    def create_study(self, name: str, config: JsonObject) -> StudyRow:
-        """Add a study. Raises `StudyExists` when its name is taken."""
+    def create_study(self, name: str, config: JsonObject, *, replays: str | None = None) -> StudyRow:
+        """Add a study, one that `replays` another's decisions maybe. Raises `StudyExists` when its name is taken."""
         uid = uuid.uuid4().hex[:12]
         values = {
             "uid": uid,
@@ -66,6 +70,8 @@ class LedgerStore:
                     f"go on with it by `hpt resume {name}`, or archive it and start anew with --fresh",
                 )
             connection.execute(insert(schema.studies).values(**values))
+            if replays is not None:
+                connection.execute(insert(schema.meta).values(key=_REPLAY.format(uid), value=replays))
         return self.find(name)
 
     def find(self, name: str) -> StudyRow:
@@ -109,6 +115,16 @@ class LedgerStore:
         """Open one study's records."""
         return StudyLedger(self._engine, row.id, row.uid, budget=budget, seed=seed)
 
+    def replayed_by(self, uid: str) -> str | None:
+        """Give the id of the study whose decisions the study `uid` repeats, if it repeats any."""
+        with transaction(self._engine) as connection:
+            query = select(schema.meta.c.value).where(schema.meta.c.key == _REPLAY.format(uid))
+            return connection.execute(query).scalar()
+
+    def decisions_of(self, uid: str) -> list[DecisionRecord]:
+        """Give the decisions of a study. Raises `StudyNotFound`."""
+        return StudyLog(self._engine, self.by_uid(uid).id).decisions()
+
     def discard(self, uid: str) -> None:
         """Remove a study that never came to anything, with all its rows."""
         row = self.by_uid(uid)
@@ -117,6 +133,7 @@ class LedgerStore:
                 if "study" in table.c:
                     connection.execute(delete(table).where(table.c.study == row.id))
             connection.execute(delete(schema.studies).where(schema.studies.c.id == row.id))
+            connection.execute(delete(schema.meta).where(schema.meta.c.key == _REPLAY.format(uid)))
 
     def by_uid(self, uid: str) -> StudyRow:
         """Give a study by its unique id. Raises `StudyNotFound`."""

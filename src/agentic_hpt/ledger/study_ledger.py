@@ -12,24 +12,12 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 
-from sqlalchemy import Connection, Engine, Row, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, bindparam, insert, select, update
 
 from agentic_hpt.errors import FailureKind, LedgerError
-from agentic_hpt.ledger.schema import attempts, decisions, model_calls, outbox, reports, studies, transaction, trials
-from agentic_hpt.records import (
-    Budget,
-    DecisionRecord,
-    FinalReport,
-    JsonObject,
-    ModelCall,
-    Outcome,
-    Params,
-    Report,
-    Trial,
-    TrialState,
-    Usage,
-    WorkerKind,
-)
+from agentic_hpt.ledger.schema import attempts, reports, studies, transaction, trials
+from agentic_hpt.ledger.study_log import StudyLog
+from agentic_hpt.records import Budget, JsonObject, Outcome, Params, Report, Trial, TrialState, Usage, WorkerKind
 
 # The statements that every trial needs, built once: building them anew costs more than SQLite does.
 _OPEN_ATTEMPTS = (
@@ -73,12 +61,11 @@ def trial_seed(study_seed: int, number: int) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-class StudyLedger:
+class StudyLedger(StudyLog):
     """Records of one study; see `protocols.Ledger`. Blocking, for one thread."""
 
     def __init__(self, engine: Engine, study: int, uid: str, *, budget: Budget, seed: int) -> None:
-        self._engine = engine
-        self._study = study
+        super().__init__(engine, study)
         self.uid = uid
         self._budget = budget
         self._seed = seed
@@ -98,14 +85,6 @@ class StudyLedger:
             self._seconds: float = connection.execute(
                 select(studies.c.seconds).where(studies.c.id == study)
             ).scalar_one()
-            calls = connection.execute(
-                select(
-                    func.count(),
-                    func.coalesce(func.sum(model_calls.c.tokens), 0),
-                    func.coalesce(func.sum(model_calls.c.dollars), 0.0),
-                ).where(model_calls.c.study == study)
-            ).one()
-            self._calls, self._tokens, self._dollars = int(calls[0]), int(calls[1]), float(calls[2])
 
     # -- trials ---------------------------------------------------------------------------------------------------
 
@@ -133,6 +112,7 @@ class StudyLedger:
         tuned: Sequence[str],
         seed: int | None = None,
         begin: bool = False,
+        revision: int = 0,
     ) -> Trial | None:
         """Reserve the next trial; `None` when the trial budget is used up (final trials are not counted).
 
@@ -148,6 +128,7 @@ class StudyLedger:
             kind=kind,
             round=round_,
             tuned=tuple(tuned),
+            revision=revision,
             attempt=1 if begin else 0,
         )
         if trial.counted and self._budget.trials is not None and self._counted >= self._budget.trials:
@@ -225,7 +206,7 @@ class StudyLedger:
             self._keep(trial)
         return len(imported)
 
-    # -- usage, decisions, final ----------------------------------------------------------------------------------
+    # -- usage -----------------------------------------------------------------------------------------------------
 
     def usage(self) -> Usage:
         """Give what has been used of the budget."""
@@ -237,86 +218,6 @@ class StudyLedger:
         with transaction(self._engine) as connection:
             connection.execute(update(studies).where(studies.c.id == self._study).values(seconds=total))
         self._seconds = total
-
-    def decision(self, round_: int) -> DecisionRecord | None:
-        """Give the decision taken after a round, if there is one."""
-        query = select(decisions.c.body).where(decisions.c.study == self._study, decisions.c.round == round_)
-        with transaction(self._engine) as connection:
-            body = connection.execute(query).scalar()
-        return DecisionRecord.from_json(json.loads(body)) if body else None
-
-    def decisions(self) -> list[DecisionRecord]:
-        """Give all decisions, in order."""
-        query = select(decisions.c.body).where(decisions.c.study == self._study).order_by(decisions.c.round)
-        with transaction(self._engine) as connection:
-            bodies = connection.execute(query).scalars().all()
-        return [DecisionRecord.from_json(json.loads(body)) for body in bodies]
-
-    def record_decision(self, decision: DecisionRecord) -> None:
-        """Keep a decision; a second one for the same round is refused with `LedgerError`."""
-        with transaction(self._engine) as connection:
-            calls = [json.loads(body) for body in self._calls_of(connection, decision.round)]
-            body = decision.to_json()
-            connection.execute(
-                insert(decisions).values(
-                    study=self._study, round=decision.round, body=json.dumps(body), created=time.time()
-                )
-            )
-            payload: JsonObject = {"decision": body, "calls": calls}
-            self._post(connection, "decision", f"decision/{decision.round}", decision.round, payload)
-
-    def record_call(self, call: ModelCall) -> None:
-        """Keep a call of the model."""
-        tokens = call.input_tokens + call.output_tokens
-        with transaction(self._engine) as connection:
-            connection.execute(
-                insert(model_calls).values(
-                    study=self._study,
-                    round=call.round,
-                    tokens=tokens,
-                    dollars=call.dollars,
-                    body=json.dumps(asdict(call)),
-                    created=time.time(),
-                )
-            )
-        self._calls, self._tokens, self._dollars = self._calls + 1, self._tokens + tokens, self._dollars + call.dollars
-
-    def post_study(self, payload: JsonObject) -> None:
-        """Put the study's description into the outbox, once."""
-        with transaction(self._engine) as connection:
-            there = select(outbox.c.id).where(outbox.c.study == self._study, outbox.c.key == "study")
-            if connection.execute(there).scalar() is None:
-                self._post(connection, "study", "study", 0, payload)
-
-    def record_final(self, report: FinalReport, payload: JsonObject) -> None:
-        """Keep the final figures and put `payload` into the outbox."""
-        with transaction(self._engine) as connection:
-            connection.execute(
-                update(studies).where(studies.c.id == self._study).values(final=json.dumps(report.to_json()))
-            )
-            there = select(outbox.c.id).where(outbox.c.study == self._study, outbox.c.key == "final")
-            if connection.execute(there).scalar() is None:
-                self._post(connection, "final", "final", 0, payload)
-
-    def final(self) -> FinalReport | None:
-        """Give the final figures, once there are any."""
-        with transaction(self._engine) as connection:
-            body = connection.execute(select(studies.c.final).where(studies.c.id == self._study)).scalar()
-        return FinalReport(**json.loads(body)) if body else None
-
-    def run_id(self) -> str | None:
-        """Give the id of the study's MLflow run, once it is known."""
-        query = select(outbox.c.ref).where(outbox.c.study == self._study, outbox.c.key == "study")
-        with transaction(self._engine) as connection:
-            return connection.execute(query).scalar()
-
-    def unsent(self, round_: int | None = None) -> int:
-        """Count outbox entries that MLflow has not got yet, of one round or of all."""
-        query = select(func.count()).where(outbox.c.study == self._study, outbox.c.ref.is_(None))
-        if round_ is not None:
-            query = query.where(outbox.c.round == round_)
-        with transaction(self._engine) as connection:
-            return int(connection.execute(query).scalar_one())
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -371,14 +272,6 @@ class StudyLedger:
                     for i, report in enumerate(trial.reports)
                 ],
             )
-
-    def _post(self, connection: Connection, kind: str, key: str, round_: int, payload: JsonObject) -> None:
-        row = {"study": self._study, "kind": kind, "key": key, "round": round_, "payload": json.dumps(payload)}
-        connection.execute(insert(outbox), {**row, "claimed": 0})
-
-    def _calls_of(self, connection: Connection, round_: int) -> Sequence[str]:
-        query = select(model_calls.c.body).where(model_calls.c.study == self._study, model_calls.c.round == round_)
-        return connection.execute(query.order_by(model_calls.c.id)).scalars().all()
 
 
 def _trial(row: Row[tuple[object, ...]], curve: Sequence[Report]) -> Trial:

@@ -11,6 +11,7 @@ from pathlib import Path
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.errors import ConfigError
 from agentic_hpt.records import DecisionRecord, FinalReport, Trial, Usage
+from agentic_hpt.report.actions import Effect, action_words, decider_words, effect_words
 from agentic_hpt.report.figures import confusion_figure, history_figure
 from agentic_hpt.report.plain import counted, duration, number, parameters, visible
 from agentic_hpt.report.summary import summarize
@@ -29,8 +30,11 @@ def write_report(
     final: FinalReport | None,
     artifacts: Path | None,
     usage: Usage,
+    effects: Sequence[Effect] = (),
 ) -> Path:
     """Write a study's report to `path`, making its folder, and give the path.
+
+    `effects` are what the accepted actions were to bring and have brought.
 
     The confusion matrix is there when a `holdout.json` lies beside the final model's folder, or in `artifacts`.
     Raises `ConfigError` when the file can't be written.
@@ -39,7 +43,14 @@ def write_report(
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(
-        visible=visible, number=number, parameters=parameters, duration=duration, domain=_domain, counted=counted
+        visible=visible,
+        number=number,
+        parameters=parameters,
+        duration=duration,
+        domain=_domain,
+        counted=counted,
+        action=action_words,
+        decider=decider_words,
     )
     template = environment.from_string((files("agentic_hpt.report") / "report.html").read_text(encoding="utf-8"))
     shown = [t for t in trials if t.counted or t.kind == "imported"]
@@ -49,6 +60,7 @@ def write_report(
         usage=usage,
         budget=config.limits_of_study,
         findings=summarize(config, status, trials, decisions, final, usage),
+        effects={(effect.round, effect.position): effect_words(effect) for effect in effects},
         history=_embedded(lambda png: history_figure(config.goal, shown, png)) if shown else None,
         confusion=_confusion(final, artifacts),
     )

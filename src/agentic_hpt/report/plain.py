@@ -18,7 +18,7 @@ def visible(text: object) -> str:
 def number(value: object, digits: int = 5) -> str:
     """Write a value briefly: a float with up to `digits` significant digits, anything else as it is."""
     if isinstance(value, float):
-        return f"{value:.{digits}g}"
+        return f"{value + 0.0:.{digits}g}"  # -0.0 becomes 0.0
     return "null" if value is None else visible(str(value).lower() if isinstance(value, bool) else value)
 
 
@@ -41,6 +41,6 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def counted(count: int, noun: str) -> str:
-    """Write a count with its noun: `1 trial`, `3 trials`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def counted(count: int, noun: str, several: str = "") -> str:
+    """Write a count with its noun: `1 trial`, `3 trials`; `several` is a plural that is not made by an s."""
+    return f"{count} {noun}" if count == 1 else f"{count} {several or noun + 's'}"

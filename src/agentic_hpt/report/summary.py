@@ -9,6 +9,7 @@ from agentic_hpt.config import StudyConfig
 from agentic_hpt.errors import FailureKind
 from agentic_hpt.records import DecisionRecord, FinalReport, Goal, Trial, TrialState, Usage, is_number
 from agentic_hpt.report.plain import counted, duration, number
+from agentic_hpt.report.steered import OnEdge, Steered, edge_sentence, on_edge, steered, steering_sentence
 
 __all__ = ["Failures", "Findings", "Step", "Yield", "final_sentences", "steps", "summarize", "target_sentence"]
 
@@ -60,6 +61,8 @@ class Findings:
     workers: tuple[Yield, ...]
     top: tuple[Trial, ...]
     decisions: tuple[DecisionRecord, ...]
+    steered: tuple[Steered, ...]
+    edges: tuple[OnEdge, ...]
     final: FinalReport | None
     sentences: tuple[str, ...]
     """The study in plain words, for a person who reads nothing else."""
@@ -82,6 +85,8 @@ def summarize(
     best = goal.best(pool)
     default = next((t for t in searched if t.kind == "default"), None)
     counts = {state.value: sum(t.state is state for t in searched) for state in TrialState}
+    steering = steered(decisions)
+    edges = on_edge(config.space, best.params) if best is not None else ()
     return Findings(
         goal=goal,
         counts=counts,
@@ -94,8 +99,14 @@ def summarize(
         workers=_yields(goal, ((t.worker, t) for t in searched), gains),
         top=tuple(goal.ranked(pool)[:10]),
         decisions=tuple(decisions),
+        steered=steering,
+        edges=edges,
         final=final,
-        sentences=tuple(_sentences(config, status, counts, best, default, final, usage, decisions)),
+        sentences=(
+            *_sentences(config, status, counts, best, default, final, usage, decisions),
+            *([steering_sentence(steering)] if steering else []),
+            *([edge_sentence(edges)] if edges else []),
+        ),
     )
 
 

@@ -1,7 +1,8 @@
 """Who proposes: strategies divide a round among workers, a sampler proposes each worker's configurations."""
 
+from agentic_hpt.strategies.auto import Auto
 from agentic_hpt.strategies.joint import Joint
 from agentic_hpt.strategies.per_parameter import PerParameter
 from agentic_hpt.strategies.pruning import MedianPruner, NoPruner
 
-__all__ = ["Joint", "MedianPruner", "NoPruner", "PerParameter"]
+__all__ = ["Auto", "Joint", "MedianPruner", "NoPruner", "PerParameter"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agentic_hpt.protocols import Situation
-from agentic_hpt.records import Assignment, DecisionRecord, Goal, Proposal, Trial
+from agentic_hpt.records import Assignment, DecisionRecord, Goal, Insights, Proposal, Trial
 from agentic_hpt.space import SearchSpace
-from agentic_hpt.strategies.planning import joint_worker, queued
+from agentic_hpt.strategies.insights import insights_of
+from agentic_hpt.strategies.planning import begin, bridge_worker, joint_worker
 from agentic_hpt.strategies.proposing import Proposer
 
 
@@ -15,15 +16,23 @@ class Joint:
     """All parameters at once; see `protocols.Strategy`."""
 
     def __init__(self, space: SearchSpace, goal: Goal) -> None:
+        self._space = space
+        self._goal = goal
         self._proposer = Proposer(space, goal)
 
     def plan(self, situation: Situation, decision: DecisionRecord | None) -> list[Assignment]:
-        """Give the queued configurations and one worker for the rest of the round."""
-        room = min(situation.round_trials, situation.usage.trials_left(situation.budget))
-        found = queued(situation, decision, room)
-        left = room - sum(a.trials for a in found)
-        return found + joint_worker(situation, self._proposer, left, "all parameters at once")
+        """Give what the decision asks for, and one worker for the rest of the round."""
+        begun = begin(situation, decision, self._proposer)
+        return joint_worker(situation, begun, self._proposer, begun.room, "all parameters at once")
 
     def propose(self, assignment: Assignment, trials: Sequence[Trial], seed: int) -> Proposal | None:
         """Give the next configuration, or `None` when the assignment's subspace holds nothing new."""
         return self._proposer.propose(assignment, trials, seed)
+
+    def bridge(self, situation: Situation) -> Assignment | None:
+        """Give the worker that keeps free slots busy."""
+        return bridge_worker(situation, self._proposer)
+
+    def insights(self, trials: Sequence[Trial]) -> Insights:
+        """Say which parameters matter and which interact."""
+        return insights_of(self._space, self._goal, trials)

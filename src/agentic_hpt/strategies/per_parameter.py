@@ -10,11 +10,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from agentic_hpt.protocols import Situation
-from agentic_hpt.records import Assignment, DecisionRecord, Goal, ParamValue, Proposal, Trial
+from agentic_hpt.records import (
+    Assignment,
+    DecisionRecord,
+    Goal,
+    Insights,
+    ParamValue,
+    Proposal,
+    Trial,
+    configuration_key,
+)
 from agentic_hpt.space import SearchSpace
-from agentic_hpt.strategies.planning import incumbent, joint_worker, queued
+from agentic_hpt.strategies.insights import insights_of
+from agentic_hpt.strategies.planning import Begun, begin, bridge_worker, incumbent, joint_worker, shared
 from agentic_hpt.strategies.proposing import Proposer
-from agentic_hpt.strategies.view import key_of
 
 
 class PerParameter:
@@ -27,10 +36,8 @@ class PerParameter:
 
     def plan(self, situation: Situation, decision: DecisionRecord | None) -> list[Assignment]:
         """Give a round of combinations if the last one found several improvements, else a worker per parameter."""
-        room = min(situation.round_trials, situation.usage.trials_left(situation.budget))
-        found = queued(situation, decision, room)
-        room -= sum(a.trials for a in found)
-        combined = self._combinations(situation)[: min(room, max(2, situation.slots))]
+        begun = begin(situation, decision, self._proposer)
+        combined = self._combinations(situation, begun)[: min(begun.room, max(2, situation.slots))]
         if combined:
             names = sorted({name for params, changed in combined for name in changed})
             reason = f"the improvements of {', '.join(names)} together"
@@ -38,34 +45,47 @@ class PerParameter:
             worker = Assignment(
                 "combination", "combination", situation.round + 1, len(queue), tuple(names), queue=queue, reason=reason
             )
-            fill = min(room, situation.slots) - len(queue)
-            return [*found, worker, *joint_worker(situation, self._proposer, fill, "fills slots left free")]
-        workers = self._workers(situation, room)
-        left = room - sum(a.trials for a in workers)
-        return found + workers + joint_worker(situation, self._proposer, left, "what single parameters leave over")
+            fill = min(begun.room, situation.slots) - len(queue)
+            return joint_worker(situation, begun, self._proposer, fill, "fills slots left free", [worker])
+        workers = self._workers(situation, begun)
+        left = begun.room - sum(a.trials for a in workers)
+        return joint_worker(situation, begun, self._proposer, left, "what single parameters leave over", workers)
 
     def propose(self, assignment: Assignment, trials: Sequence[Trial], seed: int) -> Proposal | None:
         """Give the next configuration, or `None` when the assignment's subspace holds nothing new."""
         return self._proposer.propose(assignment, trials, seed)
 
-    def _workers(self, situation: Situation, room: int) -> list[Assignment]:
-        base = incumbent(situation)
-        share = -(-situation.round_trials // len(base))
-        workers = []
-        for name in self._space.names:
-            if name not in base:
-                continue
-            held = {n: v for n, v in base.items() if n != name}
-            new = self._proposer.new_values((name,), held, situation.trials)
-            trials = share if new is None else min(share, new)
-            if trials > 0:
-                why = "others held at the incumbent"
-                workers.append(
-                    Assignment(name, "per_parameter", situation.round + 1, trials, (name,), held, reason=why)
-                )
-        return _cut(workers, room, situation.round)
+    def bridge(self, situation: Situation) -> Assignment | None:
+        """Give the worker that keeps free slots busy."""
+        return bridge_worker(situation, self._proposer)
 
-    def _combinations(self, situation: Situation) -> list[tuple[dict[str, ParamValue], tuple[str, ...]]]:
+    def insights(self, trials: Sequence[Trial]) -> Insights:
+        """Say which parameters matter and which interact."""
+        return insights_of(self._space, self._goal, trials)
+
+    def _workers(self, situation: Situation, begun: Begun) -> list[Assignment]:
+        """Give a worker for each free parameter that no spawned one tunes; prioritised ones get double shares."""
+        steering = begun.steering
+        base = incumbent(situation, steering)
+        spawned = {a.worker for a in begun.workers if a.kind == "per_parameter"}
+        names = [n for n in steering.free(self._space.names) if n in base and n not in spawned]
+        weights = [2 if name in steering.priorities else 1 for name in names]
+        workers, kept = [], []
+        for name, weight in zip(names, weights, strict=True):
+            held = {n: v for n, v in base.items() if n != name}
+            region = {n: r for n, r in steering.region.items() if n == name}
+            share = -(-situation.round_trials * weight // sum(weights))
+            why = "others held at the incumbent"
+            worker = Assignment(
+                name, "per_parameter", situation.round + 1, share, (name,), held, region=region, reason=why
+            )
+            new = self._proposer.new_values(worker, situation.trials)
+            if new is None or new > 0:
+                workers.append(replace(worker, trials=share if new is None else min(share, new)))
+                kept.append(weight)
+        return shared(workers, begun.room, kept, situation.round)
+
+    def _combinations(self, situation: Situation, begun: Begun) -> list[tuple[dict[str, ParamValue], tuple[str, ...]]]:
         """Merge what the workers of the last round improved, each on its own, over the incumbent they held.
 
         The first merges all improvements; then, of three or more, the two strongest and all but the weakest.
@@ -86,26 +106,13 @@ class PerParameter:
         ranked = goal.ranked(improved)
         if len(ranked) < 2:
             return []
-        tried = {key_of(t.params) for t in situation.trials}
+        tried = {configuration_key(t.params) for t in situation.trials}
         found: list[tuple[dict[str, ParamValue], tuple[str, ...]]] = []
         for group in (ranked, ranked[:2], ranked[:-1]):
             changed = tuple(trial.tuned[0] for trial in group)
             merged = {**base_params, **{name: t.params[name] for name, t in zip(changed, group, strict=True)}}
             params = self._space.complete(merged)
-            if len(group) > 1 and key_of(params) not in tried:
-                tried.add(key_of(params))
+            if len(group) > 1 and configuration_key(params) not in tried and begun.steering.holds(params):
+                tried.add(configuration_key(params))
                 found.append((params, changed))
         return found
-
-
-def _cut(workers: list[Assignment], room: int, turn: int) -> list[Assignment]:
-    """Take trials from the largest workers until they fit; where there is no trial for each, take turns."""
-    if not workers or room <= 0:
-        return []
-    turn = turn % len(workers) if room < len(workers) else 0
-    kept = (workers[turn:] + workers[:turn])[:room]
-    trials = [a.trials for a in kept]
-    while sum(trials) > room:
-        largest = max(range(len(trials)), key=lambda i: (trials[i], i))
-        trials[largest] -= 1
-    return [replace(a, trials=n) for a, n in zip(kept, trials, strict=True)]

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 
-from agentic_hpt.records import Assignment, Goal, Params, ParamValue, Proposal, Trial
-from agentic_hpt.space import Choice, Parameter, SearchSpace
-from agentic_hpt.strategies.view import ConfigurationKey, SamplerView, key_of
+from agentic_hpt.records import (
+    Assignment,
+    ConfigurationKey,
+    Goal,
+    Params,
+    ParamValue,
+    Proposal,
+    Region,
+    Trial,
+    configuration_key,
+)
+from agentic_hpt.space import SearchSpace
+from agentic_hpt.steering import in_range, space_within
+from agentic_hpt.strategies.drawing import random_value, value_outside
+from agentic_hpt.strategies.view import SamplerView
 
 _GRID_LIMIT = 10_000
 _TRIES = 12
@@ -22,6 +33,8 @@ class Proposer:
         self._space = space
         self._goal = goal
         self._views: dict[tuple[object, ...], SamplerView] = {}
+        self._used: set[tuple[object, ...]] = set()
+        self._spaces: dict[str, SearchSpace] = {}
         self._round = -1
         self._keys: dict[int, ConfigurationKey] = {}
 
@@ -30,88 +43,135 @@ class Proposer:
         tried = self._tried(trials)
         view = self._view(assignment)
         view.sync([trial for trial in trials if fits(trial, assignment)])
-        for attempt in range(_TRIES):
-            params = view.propose((seed + attempt) % 2**32)
-            if key_of(params) not in tried:
-                return Proposal(params, assignment.tuned)
         dice = random.Random(seed)
-        for _ in range(_RANDOM_TRIES):
-            params = self._random(assignment, dice)
-            if key_of(params) not in tried:
+        turn = sum(trial.kind == "outside" for trial in trials)
+        for attempt in range(_TRIES + _RANDOM_TRIES):
+            sampled = attempt < _TRIES
+            params = view.propose((seed + attempt) % 2**32) if sampled else self._random(assignment, dice)
+            if assignment.kind == "outside":
+                params = self._moved_outside(params, assignment.region, turn, dice)
+            if configuration_key(params) not in tried:
                 return Proposal(params, assignment.tuned)
-        left = [c for c in self.grid(assignment.tuned, assignment.held) or () if key_of(c) not in tried]
+        left = [c for c in self._grid(assignment) or () if configuration_key(c) not in tried]
         if left:
             return Proposal(left[seed % len(left)], assignment.tuned)
         return None
 
-    def new_values(self, tuned: Sequence[str], held: Params, trials: Sequence[Trial]) -> int | None:
+    def new_values(self, assignment: Assignment, trials: Sequence[Trial]) -> int | None:
         """Count the subspace's configurations that were not tried; `None` when they can't be counted."""
-        configurations = self.grid(tuned, held)
+        configurations = self._grid(assignment)
         if configurations is None:
             return None
         tried = self._tried(trials)
-        return sum(key_of(c) not in tried for c in configurations)
+        return sum(configuration_key(c) not in tried for c in configurations)
 
-    def grid(self, tuned: Sequence[str], held: Params) -> list[dict[str, ParamValue]] | None:
+    def _grid(self, assignment: Assignment) -> list[dict[str, ParamValue]] | None:
         """List the configurations of a subspace; `None` when there are more than 10,000, or infinitely many."""
+        space = self._within(assignment)
         found: list[dict[str, ParamValue]] = [{}]
-        for name in self._space.order:
+        for name in space.order:
             grown: list[dict[str, ParamValue]] = []
             for params in found:
-                if not self._space.is_active(name, params):
+                if not space.is_active(name, params):
                     grown.append(params)
                     continue
-                if name in tuned:
-                    values = self._space[name].grid()
+                if name in assignment.tuned:
+                    values = space[name].grid()
                     if values is None:
                         return None
                 else:
-                    values = [held[name] if name in held else self._space[name].resolved_default()]
+                    values = [assignment.held.get(name, space[name].resolved_default())]
                 grown.extend({**params, name: value} for value in values)
                 if len(grown) > _GRID_LIMIT:
                     return None
             found = grown
+        if assignment.kind == "outside":
+            return [params for params in found if not _inside(params, assignment.region)]
         return found
 
     def _random(self, assignment: Assignment, dice: random.Random) -> dict[str, ParamValue]:
+        space = self._within(assignment)
         params: dict[str, ParamValue] = {}
-        for name in self._space.order:
-            if self._space.is_active(name, params):
+        for name in space.order:
+            if space.is_active(name, params):
                 if name in assignment.tuned:
-                    params[name] = random_value(self._space[name], dice)
+                    params[name] = random_value(space[name], dice)
                 else:
-                    params[name] = assignment.held.get(name, self._space[name].resolved_default())
+                    params[name] = assignment.held.get(name, space[name].resolved_default())
         return {name: params[name] for name in self._space if name in params}
+
+    def _moved_outside(
+        self, params: dict[str, ParamValue], region: Region, turn: int, dice: random.Random
+    ) -> dict[str, ParamValue]:
+        """Give `params` if it lies outside, else with one limited parameter, by turns, drawn outside its range."""
+        if not _inside(params, region):
+            return params
+        drawn = {name: value_outside(self._space[name], region[name], dice) for name in region if name in self._space}
+        found = [(name, values[0]) for name, values in drawn.items() if values]
+        if not found:
+            return params
+        name, value = found[turn % len(found)]
+        return self._space.complete({**self._activated(params, name, dice), name: value})
+
+    def _activated(self, params: Params, name: str, dice: random.Random) -> dict[str, ParamValue]:
+        """Give `params` with the parents of a parameter set so that it is active."""
+        changed = dict(params)
+        for parent, wanted in self._space[name].when.items():
+            changed = self._activated(changed, parent, dice)
+            values = list(wanted) if isinstance(wanted, Sequence) and not isinstance(wanted, str) else [wanted]
+            if parent not in changed or not in_range(changed[parent], {"values": values}):
+                changed[parent] = dice.choice(values)
+        return changed
 
     def _tried(self, trials: Sequence[Trial]) -> set[ConfigurationKey]:
         """Give the identities of all configurations; each trial's is worked out once, since it never changes."""
         for trial in trials:
             if trial.id not in self._keys:
-                self._keys[trial.id] = key_of(trial.params)
+                self._keys[trial.id] = configuration_key(trial.params)
         return {self._keys[trial.id] for trial in trials}
 
+    def _within(self, assignment: Assignment) -> SearchSpace:
+        """Give the space that an assignment's proposals come from: the limited one, or all of it for `outside`."""
+        region = {n: r for n, r in assignment.region.items() if n in assignment.tuned}
+        if assignment.kind == "outside" or not region:
+            return self._space
+        key = repr(sorted(region.items()))
+        if key not in self._spaces:
+            self._spaces = {} if len(self._spaces) > 100 else self._spaces
+            self._spaces[key] = space_within(self._space, region)
+        return self._spaces[key]
+
     def _view(self, assignment: Assignment) -> SamplerView:
-        if assignment.round != self._round:
-            # Views of subspaces around an old incumbent are dead; the joint one grows on.
-            self._views = {key: view for key, view in self._views.items() if not key[1]}
-            self._round = assignment.round
-        key = (assignment.tuned, key_of(assignment.held))
+        """Give the view of a subspace; one that served neither this round nor the last is dropped."""
+        if assignment.round > self._round:
+            self._views = {key: view for key, view in self._views.items() if key in self._used}
+            self._round, self._used = assignment.round, set()
+        region = {} if assignment.kind == "outside" else assignment.region
+        alone = assignment.kind == "per_parameter"
+        key = (alone, assignment.tuned, configuration_key(assignment.held), repr(sorted(region.items())))
+        self._used.add(key)
         if key not in self._views:
-            self._views[key] = SamplerView(self._space, self._goal, assignment.tuned, assignment.held)
+            space = self._within(assignment)
+            self._views[key] = SamplerView(space, self._goal, assignment.tuned, assignment.held)
         return self._views[key]
 
 
-def random_value(parameter: Parameter, dice: random.Random) -> ParamValue:
-    """Draw one of a parameter's values, evenly on its scale."""
-    if isinstance(parameter, Choice):
-        return dice.choice(list(parameter.values))
-    if parameter.log:
-        drawn = math.exp(dice.uniform(math.log(parameter.low), math.log(parameter.high)))
-    else:
-        drawn = dice.uniform(parameter.low, parameter.high)
-    return parameter.snap(min(max(drawn, parameter.low), parameter.high))
-
-
 def fits(trial: Trial, assignment: Assignment) -> bool:
-    """Say whether a trial lies in an assignment's subspace: its held parameters have the held values."""
-    return all(name not in trial.params or trial.params[name] == value for name, value in assignment.held.items())
+    """Say whether a worker learns from a trial.
+
+    Its tuned parameters must lie in the worker's region. A worker of one parameter learns from trials with the held
+    values only: the others' influence would drown its own. For a group or the joint worker that would throw most of
+    the history away: it sees them all, whatever they had where it holds.
+    """
+    params = trial.params
+    if assignment.kind != "outside":
+        for name, range_ in assignment.region.items():
+            if name in assignment.tuned and name in params and not in_range(params[name], range_):
+                return False
+    if assignment.kind != "per_parameter":
+        return True
+    return all(name not in params or params[name] == value for name, value in assignment.held.items())
+
+
+def _inside(params: Params, region: Region) -> bool:
+    return all(name not in params or in_range(params[name], range_) for name, range_ in region.items())

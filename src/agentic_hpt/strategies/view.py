@@ -7,7 +7,7 @@ seed: the sampler is made anew for each, and the trial it was asked for is faile
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import optuna
@@ -20,7 +20,6 @@ from agentic_hpt.errors import FailureKind
 from agentic_hpt.records import Goal, Params, ParamValue, Trial, TrialState
 from agentic_hpt.space import Choice, Float, Int, Parameter, SearchSpace
 
-ConfigurationKey = tuple[tuple[str, str], ...]
 Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
 
 _NOT_THE_REGIONS_FAULT = (FailureKind.LOST_WORKER, FailureKind.CANCELLED)
@@ -168,8 +167,3 @@ def to_value(parameter: Parameter, internal: object) -> ParamValue:
 def position(parameter: Float, step: float, value: float) -> int:
     """Give how many steps from `low` a value of a stepped float lies."""
     return round((value - parameter.low) / step)
-
-
-def key_of(params: Mapping[str, ParamValue]) -> ConfigurationKey:
-    """Give a hashable identity of a configuration; `True`, `1` and `1.0` differ only where their kinds do."""
-    return tuple(sorted((name, repr(value)) for name, value in params.items()))

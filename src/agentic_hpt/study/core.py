@@ -10,29 +10,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, SupportsFloat
 
 from agentic_hpt.config import Settings, StudyConfig, check_study_name, mask_secrets
-from agentic_hpt.errors import ConfigError, FailureKind, HptError, LedgerError, StudyBusy, StudyNotFound
+from agentic_hpt.errors import ConfigError, FailureKind, HptError, LedgerError, StudyNotFound
 from agentic_hpt.records import (
     Assignment,
     DecisionRecord,
     FinalReport,
     JsonObject,
+    Note,
     Outcome,
     Trial,
     TrialState,
     is_number,
 )
-from agentic_hpt.study.driving import checkpointer, handle_signals, run_coroutine
+from agentic_hpt.study.driving import handle_signals, run_coroutine
+from agentic_hpt.study.lock import StudyLock
+from agentic_hpt.study.looping import Approver, NobodyAnswers, check_approver
 from agentic_hpt.study.result import Result, Status
 
 if TYPE_CHECKING:
-    from filelock import BaseFileLock
     from langchain_core.language_models import BaseChatModel
 
+    from agentic_hpt.coordinator.undo import Effect
     from agentic_hpt.graph.context import StudyParts
     from agentic_hpt.ledger import LedgerStore, StudyLedger, StudyRow
-    from agentic_hpt.protocols import Objective, Strategy
+    from agentic_hpt.protocols import Objective, Situation, Strategy
 
 Listener = Callable[[JsonObject], None]
+MAX_NOTE = 2000
 _LAST_WRITES_SECONDS = 60.0
 _AWAY_SECONDS = 3.0
 _TRACES_SECONDS = 5.0
@@ -49,19 +53,32 @@ class Study:
         self._store = store
         self._row = row
         self.config = StudyConfig.from_mapping(row.config, where=f"study {row.name!r} in the ledger")
-        self._lock: BaseFileLock | None = None
+        self._lock = StudyLock(self.artifacts / ".lock", row.name)
         self._made_here = False
         self._asking: tuple[StudyLedger, Strategy] | None = None
 
     @classmethod
-    def create(cls, config: StudyConfig, *, home: str | Path | None = None, fresh: bool = False) -> Study:
-        """Make a study. Raises `StudyExists` when the name is taken, unless `fresh`: then the old one is archived."""
+    def create(
+        cls,
+        config: StudyConfig,
+        *,
+        home: str | Path | None = None,
+        fresh: bool = False,
+        replays: Study | None = None,
+    ) -> Study:
+        """Make a study. Raises `StudyExists` when the name is taken, unless `fresh`: then the old one is archived.
+
+        One that `replays` another takes that one's decisions, and its imported trials, from the ledger they share.
+        """
         from agentic_hpt import wiring
         from agentic_hpt.ledger import LedgerStore
 
         settings = Settings.load(home)
         wiring.check_coordinator(config.coordinator)
-        imported, _ = wiring.import_optuna(config)
+        if replays is not None:
+            imported = [t for t in replays.trials() if t.kind == "imported"]
+        else:
+            imported, _ = wiring.import_optuna(config)
         settings.create()
         store = LedgerStore(settings.ledger_url)
         if fresh:
@@ -73,7 +90,7 @@ class Study:
                 with old:
                     old._acquire()
                     store.archive(config.study)
-        row = store.create_study(config.study, config.to_json())
+        row = store.create_study(config.study, config.to_json(), replays=replays.uid if replays is not None else None)
         study = cls(settings, store, row)
         study._made_here = True
         if imported:
@@ -122,6 +139,11 @@ class Study:
         return "stopped" if row.status == "running" and not self._held() else row.status
 
     @property
+    def replays(self) -> str | None:
+        """The unique id of the study whose decisions this one repeats; `None` for one that decides for itself."""
+        return self._store.replayed_by(self._row.uid)
+
+    @property
     def artifacts(self) -> Path:
         """The folder of the study's files."""
         return self._settings.artifacts(self._row.folder)
@@ -154,6 +176,31 @@ class Study:
     def decisions(self) -> list[DecisionRecord]:
         """Give the coordinator's decisions, in order."""
         return self._ledger().decisions()
+
+    def effects(self) -> tuple[Effect, ...]:
+        """Give what the accepted actions were to bring, and what they have brought."""
+        from agentic_hpt.coordinator.effects import stated_effects
+
+        ledger = self._ledger()
+        return stated_effects(self.config, ledger.usage(), ledger.trials(), ledger.decisions())
+
+    def notes(self) -> list[Note]:
+        """Give the person's notes, in order."""
+        return self._ledger().notes()
+
+    def steer(self, text: str) -> Note:
+        """Leave a note in plain words which the next decision must see; any process may, while the study runs too.
+
+        Raises `ConfigError` for an empty or a long one, and when the study has ended.
+        """
+        text = mask_secrets(text.strip())
+        if not text:
+            raise ConfigError("the note is empty", "say in plain words what the next decision must know")
+        if len(text) > MAX_NOTE:
+            raise ConfigError(f"the note has {len(text)} characters; at most {MAX_NOTE} are taken", "make it shorter")
+        if self._ended():
+            raise ConfigError(f"study {self.name!r} has ended: there is no next decision", "make another study")
+        return self._ledger().add_note(text)
 
     def best(self) -> Trial | None:
         """Give the complete trial with the best value, if there is one."""
@@ -196,11 +243,14 @@ class Study:
         *,
         objective: Objective | None = None,
         chat_model: BaseChatModel | None = None,
+        seen: Callable[[Situation], Situation] | None = None,
+        approver: Approver | None = None,
         listener: Listener | None = None,
     ) -> Result:
         """Run the study to its end, from wherever it stands, and give the result.
 
-        Of a finished one it only writes to MLflow what is not there yet.
+        Of a finished one it only writes to MLflow what is not there yet. `seen` may change what a model is shown.
+        With `coordinator.approve` each decision is put to `approver`; when it raises `EOFError` the study stops.
         Ctrl-C and SIGTERM stop it cleanly: running trials are killed and run again on resume. Raises `StudyBusy` when
         another process runs it, `ConfigError` when the objective can't be had, `LedgerError` when the store fails.
         """
@@ -212,9 +262,12 @@ class Study:
                 finally:
                     self._release()
             return self.result()
+        if not self.replays:
+            check_approver(self.config, approver)
         self._asking = None
+        driving = self._drive(objective, chat_model, seen, listener or (lambda event: None), approver)
         try:
-            outcome = run_coroutine(self._drive(objective, chat_model, listener or (lambda event: None)))
+            outcome = run_coroutine(driving)
         finally:
             self._release()
         return self.result(interrupted=outcome == signal.SIGINT)
@@ -225,6 +278,7 @@ class Study:
         *,
         objective: Objective | None = None,
         chat_model: BaseChatModel | None = None,
+        seen: Callable[[Situation], Situation] | None = None,
     ) -> StudyParts:
         """Take hold of the study and put its live parts together, for a graph that somebody else drives."""
         from agentic_hpt import wiring
@@ -234,7 +288,14 @@ class Study:
         try:
             self._store.set_status(self._row.uid, "running")
             return wiring.open_parts(
-                self.config, self._settings, self._store, self._row, objective, chat_model=chat_model, finished=finished
+                self.config,
+                self._settings,
+                self._store,
+                self._row,
+                objective,
+                chat_model=chat_model,
+                seen=seen,
+                finished=finished,
             )
         except Exception as error:
             self.settle(error)
@@ -242,12 +303,17 @@ class Study:
             raise
 
     async def _drive(
-        self, objective: Objective | None, chat_model: BaseChatModel | None, listener: Listener
+        self,
+        objective: Objective | None,
+        chat_model: BaseChatModel | None,
+        seen: Callable[[Situation], Situation] | None,
+        listener: Listener,
+        approver: Approver | None,
     ) -> signal.Signals | None:
         """Run the graph; give the signal that stopped it, if one did."""
-        parts = self.open_parts(self.record_end, objective=objective, chat_model=chat_model)
+        parts = self.open_parts(self.record_end, objective=objective, chat_model=chat_model, seen=seen)
         received: list[signal.Signals] = []
-        task = asyncio.create_task(self._loop(parts, listener))
+        task = asyncio.create_task(self._loop(parts, listener, approver))
 
         def stop(number: signal.Signals) -> None:
             received.append(number)
@@ -259,6 +325,9 @@ class Study:
         ended: BaseException | None = None
         try:
             await task
+        except NobodyAnswers:
+            ended = asyncio.CancelledError()
+            listener({"type": "notice", "text": "nobody answers: the study stops here, and can be resumed"})
         except (Exception, asyncio.CancelledError) as error:
             ended = error
             if not received:
@@ -272,39 +341,18 @@ class Study:
                 restore()
         return received[0] if received else None
 
-    async def _loop(self, parts: StudyParts, listener: Listener) -> None:
-        from agentic_hpt.graph import build_graph, flush_traces, recursion_limit
-
-        async def parts_of(state: Mapping[str, object]) -> StudyParts:
-            return parts
+    async def _loop(self, parts: StudyParts, listener: Listener, approver: Approver | None) -> None:
+        from agentic_hpt.graph import flush_traces
+        from agentic_hpt.study.looping import run_graph
 
         budget = self.config.limits_of_study
-        async with checkpointer(self._settings.checkpoints) as saver:
-            graph = build_graph(parts_of, saver)
-            config = {
-                "configurable": {"thread_id": self._row.uid},
-                "recursion_limit": recursion_limit(budget),
-            }
-            snapshot = await graph.aget_state(config)  # type: ignore[arg-type]
-            begun = bool(snapshot.values) or bool(snapshot.next)
-            listener(
-                {
-                    "type": "study",
-                    "study": self.name,
-                    "home": str(self._settings.home),
-                    "trials_budget": budget.trials,
-                    "minutes_budget": budget.minutes,
-                    "tracking_uri": self.tracking["tracking_uri"],
-                    "slots": parts.executor.slots,
-                    "resumed": begun,
-                }
-            )
-            if parts.mirror is not None:
-                await parts.think(parts.mirror, ())  # a storage that can't be used is refused before trials run
-            await parts.start()
-            start = None if begun else {"study": self.name}
-            async for event in graph.astream(start, config, stream_mode="custom", durability="sync"):  # type: ignore[call-overload]
-                listener(event)
+        about: JsonObject = {
+            "home": str(self._settings.home),
+            "trials_budget": budget.trials,
+            "minutes_budget": budget.minutes,
+            "tracking_uri": self.tracking["tracking_uri"],
+        }
+        await run_graph(parts, self._settings.checkpoints, listener, approver, about)
         await asyncio.to_thread(flush_traces, _TRACES_SECONDS)
         decided = await parts.think(parts.ledger.decisions)
         away = bool(decided) and decided[-1].source == "ledger"
@@ -450,46 +498,14 @@ class Study:
             return self._asking[0]
         return self._store.open_study(self._row, budget=self.config.limits_of_study, seed=self.config.seed)
 
-    def _lock_path(self) -> Path:
-        return self.artifacts / ".lock"
-
     def _acquire(self) -> None:
-        from filelock import FileLock, Timeout
-
-        if self._lock is not None:
-            return
-        self.artifacts.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._lock_path(), thread_local=False)
-        try:
-            lock.acquire(timeout=1.0)
-        except Timeout:
-            raise StudyBusy(
-                f"study {self.name!r} is being run by another process", "wait for it, or stop it first"
-            ) from None
-        self._lock = lock
+        self._lock.acquire()
 
     def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        self._lock.release()
 
     def _held(self) -> bool:
-        """Say whether some process holds the study's lock."""
-        from filelock import FileLock, Timeout
-
-        if self._lock is not None:
-            return True
-        if not self._lock_path().exists():
-            return False
-        lock = FileLock(self._lock_path(), thread_local=False)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
-        except OSError:
-            return False
-        lock.release()
-        return False
+        return self._lock.held()
 
 
 def _why_nothing_was_found(trials: Sequence[Trial]) -> str:

@@ -11,6 +11,8 @@ from agentic_hpt.errors import ConfigError, StudyExists
 from agentic_hpt.records import Budget, Direction, JsonObject
 from agentic_hpt.space import Parameter, SearchSpace
 from agentic_hpt.study.core import Listener, Study
+from agentic_hpt.study.looping import Approver, check_approver
+from agentic_hpt.study.replaying import Likeness, compared
 from agentic_hpt.study.result import Result
 
 if TYPE_CHECKING:
@@ -18,18 +20,58 @@ if TYPE_CHECKING:
 
 
 def run_study(
-    config: StudyConfig, *, home: str | Path | None = None, fresh: bool = False, listener: Listener | None = None
+    config: StudyConfig,
+    *,
+    home: str | Path | None = None,
+    fresh: bool = False,
+    approver: Approver | None = None,
+    listener: Listener | None = None,
 ) -> Result:
     """Make a study and run it to its end. Bad input raises `ConfigError` before anything is made."""
     from agentic_hpt import wiring
 
+    check_approver(config, approver)
     objective = wiring.make_objective(config)
-    return Study.create(config, home=home, fresh=fresh).run(objective=objective, listener=listener)
+    made = Study.create(config, home=home, fresh=fresh)
+    return made.run(objective=objective, approver=approver, listener=listener)
 
 
-def resume_study(name: str, *, home: str | Path | None = None, listener: Listener | None = None) -> Result:
+def resume_study(
+    name: str, *, home: str | Path | None = None, approver: Approver | None = None, listener: Listener | None = None
+) -> Result:
     """Go on with a study that was stopped or killed; a finished one gives its result. Raises `StudyNotFound`."""
-    return Study.open(name, home).run(listener=listener)
+    return Study.open(name, home).run(approver=approver, listener=listener)
+
+
+def replay_study(
+    name: str,
+    *,
+    study: str | None = None,
+    home: str | Path | None = None,
+    fresh: bool = False,
+    objective: Callable[..., object] | None = None,
+    listener: Listener | None = None,
+) -> tuple[Result, Likeness]:
+    """Run a study again, as `study`, on the decisions that its ledger holds: no model and no person is asked.
+
+    Gives the result, and how like the first one it is. `objective` is needed where the study was made in code. The name
+    is that of the study with `-replay` behind it, and a number where that is taken. Raises `StudyNotFound`.
+    """
+    from agentic_hpt import wiring
+    from agentic_hpt.objectives.function import FunctionObjective
+
+    source = Study.open(name, home)
+    if study is None:
+        taken = {str(entry["study"]) for entry in list_studies(home)}
+        study, number = f"{name[:80]}-replay", 1
+        while study in taken:
+            number += 1
+            study = f"{name[:80]}-replay-{number}"
+    config = StudyConfig.from_mapping({**source.config.to_json(), "study": study}, where=f"replay of {name!r}")
+    wrapped = FunctionObjective(objective) if objective is not None else wiring.make_objective(config)
+    made = Study.create(config, home=home, fresh=fresh, replays=source)
+    result = made.run(objective=wrapped, listener=listener)
+    return result, compared(source.trials(), source.decisions(), result.trials)
 
 
 def open_view(name: str, home: str | Path | None = None) -> Study:
@@ -73,6 +115,7 @@ def tune(
     final: Callable[..., object] | None = None,
     coordinator: str | BaseChatModel = "rules",
     if_exists: Literal["error", "resume", "fresh"] = "error",
+    approver: Approver | None = None,
     listener: Listener | None = None,
     **options: object,
 ) -> Result:
@@ -81,7 +124,9 @@ def tune(
     `objective` is called as `objective(params)` or `objective(params, trial)` and returns the metric, or a mapping that
     holds it. `final`, called likewise with the winner once, gives the score on data that no trial saw. The study is
     named `study`, by default like the function. `options` are further keys of the study file: `parallel`, `strategy`,
-    `executor`, `seed`, `pruner`, ... Raises `ConfigError` for bad input and `StudyExists` when the name is taken.
+    `executor`, `seed`, `pruner`, ...
+    With `approver` each decision waits for its answer. Raises `ConfigError` for bad input and `StudyExists` when the
+    name is taken.
     """
     from agentic_hpt.objectives.function import FunctionObjective
 
@@ -106,6 +151,9 @@ def tune(
                 "tune: budget.dollars needs the model's price, and a model handed over as an object has none",
                 "name the model instead: coordinator={'model': …, 'price': {'input': …, 'output': …}}",
             )
+    if approver is not None:
+        model = described.get("coordinator", "rules")
+        described["coordinator"] = {"model": None if model == "rules" else model, "approve": True}
     config = StudyConfig.from_mapping(described, where="tune")
     try:
         made = Study.create(config, home=home, fresh=if_exists == "fresh")
@@ -116,7 +164,7 @@ def tune(
         given = {"metric", "direction", "space", *options}
         given |= {key for key, value in {"budget": budget, "target": target}.items() if value is not None}
         _same_experiment(made.config, config, given)
-    return made.run(objective=wrapped, chat_model=chat_model, listener=listener)
+    return made.run(objective=wrapped, chat_model=chat_model, approver=approver, listener=listener)
 
 
 def _same_experiment(held: StudyConfig, asked: StudyConfig, given: set[str]) -> None:

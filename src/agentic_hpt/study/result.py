@@ -48,6 +48,7 @@ class Result:
 
     def report(self, path: str | Path) -> Path:
         """Write the report as one HTML page and give its path."""
+        from agentic_hpt.coordinator.effects import stated_effects
         from agentic_hpt.report.html import write_report
 
         return write_report(
@@ -59,6 +60,7 @@ class Result:
             final=self.final,
             artifacts=self.artifacts,
             usage=self.usage,
+            effects=stated_effects(self.config, self.usage, self.trials, self.decisions),
         )
 
     def to_json(self) -> JsonObject:
@@ -74,7 +76,7 @@ class Result:
             "stopped_by": self.stopped_by,
             "metric": [self.config.metric],
             "direction": [self.config.direction],
-            "rounds": len(self.decisions),
+            "rounds": sum(decision.round > 0 for decision in self.decisions),
             "trials": {
                 "complete": count[TrialState.COMPLETE],
                 "pruned": count[TrialState.PRUNED],

@@ -1,0 +1,265 @@
+"""Putting the evidence together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from agentic_hpt.coordinator.credit import ModelScore, model_score
+from agentic_hpt.coordinator.evidence.conclusions import Findings, conclusions
+from agentic_hpt.coordinator.evidence.contrasts import (
+    AtBound,
+    Contrast,
+    SharedRegion,
+    at_bounds,
+    contrasts,
+    shared_regions,
+    top_fifth,
+)
+from agentic_hpt.coordinator.evidence.history import curves, select_trials, table
+from agentic_hpt.coordinator.evidence.shortening import cut, listed, short, shortened, told_space
+from agentic_hpt.coordinator.evidence.told_decisions import told_decisions, told_effects, told_notes
+from agentic_hpt.coordinator.guards import must_finalize, plateau
+from agentic_hpt.coordinator.statistics import Yield, least_gain, noise_sd, since_gain, trend, yields
+from agentic_hpt.coordinator.undo import effects, incumbent
+from agentic_hpt.protocols import Situation
+from agentic_hpt.records import JsonObject, Trial, configuration_key
+from agentic_hpt.steering import Steering
+
+_ROUNDS = 12
+_WORKERS = 12
+_KINDS = 12
+_DECLARED = 40
+"""So many parameters are declared in the evidence, so many are columns of the table, the most important ones."""
+_COLUMNS = 10
+_CONTRASTS = 10
+_INTERACTIONS = 5
+_REGIONS = 3
+_DESCRIPTION = 800
+
+
+def build_evidence(situation: Situation) -> JsonObject:
+    """Give the evidence as plain data, the conclusions first.
+
+    Its size is bounded: at most 60 trials, 12 rounds, 12 workers, 6 decisions, 10 notes, and the 40 most important
+    parameters, 10 of them in the table; what is left out is counted. The trials' order plays no part.
+    """
+    situation = replace(
+        situation,
+        trials=tuple(sorted(situation.trials, key=lambda t: t.id)),
+        running=tuple(sorted(situation.running, key=lambda t: t.id)),
+    )
+    goal, space, steering = situation.goal, situation.space, situation.steering
+    trials = [t for t in situation.trials if t.finished]
+    complete = [t for t in trials if goal.value(t) is not None]
+    failed: dict[str, list[Trial]] = {}
+    for trial in trials:
+        if trial.failure is not None:
+            failed.setdefault(str(trial.failure), []).append(trial)
+    importance = situation.insights.importance
+    names = sorted(space.names, key=lambda name: -importance.get(name, 0.0))
+    free = list(steering.free(names))
+    best = incumbent(situation)
+    top, rest = top_fifth(goal, complete)
+    sd = noise_sd(complete, goal)
+    found = Findings(
+        situation=situation,
+        steering=steering,
+        forced=must_finalize(situation),
+        plateau=plateau(situation),
+        best=best,
+        sd=sd,
+        since_gain=since_gain(goal, trials, sd),
+        contrasts=tuple(contrasts(space, free[:_CONTRASTS], top, rest)),
+        bounds=tuple(at_bounds(space, free[:_DECLARED], steering.region, best, top)),
+        failures={
+            kind: tuple(shared_regions(space, names[:_DECLARED], failed[kind], complete)[:_REGIONS])
+            for kind in sorted(failed)
+        },
+        failed={kind: len(group) for kind, group in sorted(failed.items())},
+        kinds=tuple(yields(goal, trials, lambda t: t.kind)),
+        score=model_score(situation),
+        effects=effects(situation),
+    )
+    workers = yields(goal, trials, lambda t: t.worker)
+    shown = names[:_DECLARED]
+    evidence: JsonObject = {
+        "conclusions": list(conclusions(found)),
+        "study": cut(situation.study, 100),
+        "description": cut(situation.description, _DESCRIPTION),
+        "source": situation.source,
+        "goal": {"metric": cut(goal.metric, 100), "direction": goal.direction, "target": goal.target},
+        "space": told_space(space, shown),
+        "steering": _steering(steering, shown),
+        "round": situation.round,
+        "budget": _budget(situation),
+        "counts": dict(sorted(Counter(str(t.state) for t in trials).items())),
+        "best": _best(situation, best, names),
+        "trials_since_best": found.plateau[0],
+        "trials_since_gain_beyond_noise": found.since_gain,
+        "plateau_after": found.plateau[1],
+        "must_finalize": found.forced[1] if found.forced else None,
+        "noise": {"sd": short(sd), "least_real_gain": short(least_gain(sd))} if sd is not None else "not measured",
+        "rounds": [
+            {
+                "round": r.round,
+                "trials": r.trials,
+                "best_so_far": short(r.best_so_far),
+                "median": short(r.median),
+                "gain": short(r.gain),
+            }
+            for r in trend(goal, trials, _ROUNDS)
+        ],
+        "insights": _insights(situation, names),
+        "top_fifth": [_contrast(c) for c in found.contrasts],
+        "bounds": [_bound(b) for b in found.bounds[:_CONTRASTS]],
+        "failures": [_failure(kind, found.failed[kind], regions) for kind, regions in found.failures.items()],
+        "kinds": [_yield(y, "kind") for y in found.kinds[:_KINDS]],
+        "workers": [_yield(y, "worker") for y in workers[:_WORKERS]],
+        "curves": curves(situation, trials),
+        "trials": table(situation, select_trials(situation, trials), names[:_COLUMNS]),
+        "decisions": told_decisions(situation.decisions),
+        "effects": told_effects(found.effects),
+        "model": _model(found.score),
+        "notes": told_notes(situation),
+    }
+    left_out = {
+        "parameters": max(0, len(space) - _DECLARED),
+        "columns": max(0, len(space) - _COLUMNS),
+        "workers": max(0, len(workers) - _WORKERS),
+        "notes": max(0, len(situation.notes) - len(told_notes(situation))),
+    }
+    if any(left_out.values()):
+        evidence["left_out"] = {key: count for key, count in left_out.items() if count}
+    return evidence
+
+
+def _budget(situation: Situation) -> JsonObject:
+    budget, usage = situation.budget, situation.usage
+    seconds = None if budget.minutes is None else budget.minutes * 60
+    amounts: dict[str, tuple[float, float | None]] = {
+        "trials": (usage.trials, budget.trials),
+        "seconds": (round(usage.seconds), seconds),
+        "tokens": (usage.tokens, budget.tokens),
+        "dollars": (usage.dollars, budget.dollars),
+        "calls": (usage.calls, budget.calls),
+    }
+    return {
+        name: {"used": short(used)}
+        if of is None
+        else {"used": short(used), "of": short(of), "left": short(max(0, of - used))}
+        for name, (used, of) in amounts.items()
+    }
+
+
+def _steering(steering: Steering, names: Sequence[str]) -> JsonObject:
+    """Give what the decisions have made of the space: limits, priorities, and how often the limits changed."""
+    return {
+        "revision": steering.revision,
+        "frozen": {name: short(value) for name, value in sorted(steering.frozen.items()) if name in names},
+        "narrowed": {name: shortened(range_) for name, range_ in sorted(steering.region.items()) if name in names},
+        "priorities": listed(steering.priorities),
+    }
+
+
+def _best(situation: Situation, best: Trial | None, names: Sequence[str]) -> JsonObject | None:
+    """Give the incumbent, how it came about, and its mean where it ran on several seeds."""
+    if best is None:
+        return None
+    goal = situation.goal
+    alike = [t for t in situation.trials if t.params == best.params]  # cheap, and true also of 1 and true
+    key = configuration_key(best.params)
+    runs = [v for t in alike if (v := goal.value(t)) is not None and configuration_key(t.params) == key]
+    entry: JsonObject = {
+        "trial": best.id,
+        "value": short(goal.value(best)),
+        "round": best.round,
+        "kind": best.kind,
+        "worker": cut(best.worker, 60),
+        "tuned": listed(best.tuned),
+        "params": {name: short(best.params[name]) for name in names[:_DECLARED] if name in best.params},
+    }
+    if len(runs) > 1:
+        entry["runs"] = {"count": len(runs), "mean": short(sum(runs) / len(runs))}
+    return entry
+
+
+def _insights(situation: Situation, names: Sequence[str]) -> JsonObject | str:
+    insights = situation.insights
+    if not insights.importance:
+        return "too few trials"
+    return {
+        "importance": {n: short(round(insights.importance.get(n, 0.0), 4)) for n in names[:_DECLARED]},
+        "interactions": [
+            {"a": i.a, "b": i.b, "strength": short(round(i.strength, 4))} for i in insights.interactions[:_INTERACTIONS]
+        ],
+        "trials": insights.trials,
+    }
+
+
+def _contrast(contrast: Contrast) -> JsonObject:
+    what = "shares" if isinstance(contrast.top[0], tuple) else "quartiles"
+    return {
+        "parameter": contrast.parameter,
+        f"top_{what}": [_part(value) for value in contrast.top],
+        f"rest_{what}": [_part(value) for value in contrast.rest],
+        "differs": contrast.differs,
+    }
+
+
+def _part(value: object) -> object:
+    return [short(part) for part in value] if isinstance(value, tuple) else short(value)
+
+
+def _bound(bound: AtBound) -> JsonObject:
+    return {
+        "parameter": bound.parameter,
+        "side": bound.side,
+        "bound": bound.bound,
+        "value": short(bound.value),
+        "incumbent": bound.incumbent,
+        "top_fifth": bound.top,
+    }
+
+
+def _failure(kind: str, count: int, regions: Sequence[SharedRegion]) -> JsonObject:
+    shared = [
+        {
+            "parameter": region.parameter,
+            "range": shortened(region.range),
+            "failures": short(region.failures),
+            "successes": short(region.successes),
+        }
+        for region in regions
+    ]
+    return {"kind": kind, "trials": count, "shared": shared}
+
+
+def _yield(entry: Yield, key: str) -> JsonObject:
+    return {
+        key: cut(entry.name, 40),
+        "trials": entry.trials,
+        "complete": entry.complete,
+        "improved_best": entry.improved_best,
+        "gain_per_trial": short(entry.gain_per_trial),
+        "percentile": short(round(entry.percentile, 3)) if entry.percentile is not None else None,
+    }
+
+
+def _model(score: ModelScore) -> JsonObject | str:
+    """Give the model's own record; it is told the same figures by which its share follows."""
+    if not score.proposals:
+        return "no proposal has ended yet"
+    return {
+        "proposals": score.proposals,
+        "complete": score.complete,
+        "wins": score.wins,
+        "percentile": short(score.percentile),
+        "gain_per_proposal": short(score.gain),
+        "gain_per_sampled_trial": short(score.sampler_gain),
+        "intervals": score.intervals,
+        "coverage": short(score.coverage),
+        "error": short(score.error),
+        "error_unit": score.error_unit,
+    }

@@ -1,0 +1,90 @@
+"""The trials that are shown: at most 60 of them, a few curves, and where the study stands in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agentic_hpt.coordinator.evidence.shortening import cut, short
+from agentic_hpt.protocols import Situation
+from agentic_hpt.records import Goal, JsonObject, Trial
+
+MAX_TRIALS = 60
+_CURVES = 3
+_RUNNING_CURVES = 4
+_POINTS = 8
+_CELL = 24
+_WORKER = 16
+INACTIVE = "-"
+
+
+def select_trials(situation: Situation, trials: Sequence[Trial], most: int = MAX_TRIALS) -> list[Trial]:
+    """Choose at most 60 trials: the best third, the most recent third, and a spread of the rest, in order of ids."""
+    ordered = sorted(trials, key=lambda t: t.id)
+    if len(ordered) <= most:
+        return ordered
+    third = most // 3
+    chosen = {t.id: t for t in situation.goal.ranked(ordered)[:third]}
+    recent = [t for t in ordered[::-1] if t.id not in chosen][:third]
+    chosen.update({t.id: t for t in recent})
+    rest = [t for t in ordered if t.id not in chosen]
+    room = most - len(chosen)
+    spread = [rest[i * len(rest) // room] for i in range(room)] if len(rest) > room else rest
+    chosen.update({t.id: t for t in spread})
+    return [chosen[i] for i in sorted(chosen)]
+
+
+def table(situation: Situation, trials: Sequence[Trial], names: Sequence[str]) -> JsonObject:
+    """Give trials as a table; a trial without a value has its failure's kind, or its state, in that place."""
+    columns = ["trial", "round", "worker", "value", *names]
+    rows = []
+    for trial in trials:
+        value = situation.goal.value(trial)
+        told = short(value) if value is not None else str(trial.failure or trial.state)
+        cells = [short(trial.params[name], _CELL) if name in trial.params else INACTIVE for name in names]
+        rows.append([trial.id, trial.round, cut(trial.worker, _WORKER), told, *cells])
+    return {"columns": columns, "rows": rows}
+
+
+def curves(situation: Situation, trials: Sequence[Trial]) -> list[JsonObject]:
+    """Give the learning curves of the 3 best trials, the 3 newest, and of running ones, in at most 8 points each."""
+    goal = situation.goal
+    reported = [t for t in trials if any(goal.metric in r.metrics for r in t.reports)]
+    best = goal.ranked(reported)[:_CURVES]
+    newest = [t for t in reported[::-1] if t not in best][:_CURVES]
+    running = [t for t in situation.running if any(goal.metric in r.metrics for r in t.reports)][-_RUNNING_CURVES:]
+    shown = (("best", best), ("newest", newest), ("running", running))
+    return [{"trial": t.id, "of": why, "points": _points(t, goal)} for why, group in shown for t in group]
+
+
+def _points(trial: Trial, goal: Goal) -> list[list[object]]:
+    """Give [step, value] pairs, evenly over the curve, its first and its last among them."""
+    points = {r.step: r.metrics[goal.metric] for r in trial.reports if goal.metric in r.metrics}
+    steps = sorted(points)
+    if len(steps) > _POINTS:
+        steps = [steps[i * (len(steps) - 1) // (_POINTS - 1)] for i in range(_POINTS)]
+    return [[step, short(points[step])] for step in steps]
+
+
+def describe_progress(situation: Situation) -> str:
+    """Say in one sentence where the study stands."""
+    goal = situation.goal
+    best = goal.best(situation.trials)
+    if best is None:
+        return f"no trial is complete yet; {_left(situation)}"
+    before = goal.best(t for t in situation.trials if t.round < situation.round)
+    value, old = goal.value(best), goal.value(before) if before is not None else None
+    text = f"best {goal.metric} {value:.5g} (trial {best.id}, worker {best.worker})"
+    if value is not None and old is not None and situation.round > 1:
+        text += f", {value - old:+.3g} in round {situation.round}" if value != old else ", no gain in this round"
+    if goal.target is not None:
+        text += f"; target {goal.target:g} not reached"
+    return f"{text}; {_left(situation)}"
+
+
+def _left(situation: Situation) -> str:
+    parts = []
+    if situation.budget.trials is not None:
+        parts.append(f"{situation.usage.trials_left(situation.budget)} of {situation.budget.trials} trials left")
+    if situation.budget.minutes is not None:
+        parts.append(f"of {situation.budget.minutes:g} minutes some are left")
+    return ", ".join(parts)

@@ -1,0 +1,41 @@
+"""What must happen: when the search is over whatever anybody wants."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from agentic_hpt.protocols import Situation
+from agentic_hpt.records import Trial, configuration_key
+
+StoppedBy = Literal["target", "budget.trials", "budget.minutes", "coordinator"]
+
+
+def must_finalize(situation: Situation) -> tuple[StoppedBy, str] | None:
+    """Say by what the search is over, and why in words; `None` while it may go on."""
+    goal = situation.goal
+    best = goal.best(situation.trials)
+    value = _estimate(situation, best) if best is not None else None
+    if best is not None and goal.reached(value):
+        return "target", f"trial {best.id} has {goal.metric} {value:g}; the target {goal.target:g} is reached"
+    spent = situation.usage.spent(situation.budget)
+    if spent == "budget.trials":
+        return spent, f"all {situation.budget.trials} trials are spent"
+    if spent == "budget.minutes":
+        return spent, f"the {situation.budget.minutes:g} minutes are over"
+    if situation.exhausted:
+        return "coordinator", "the search space holds nothing that was not tried"
+    return None
+
+
+def plateau(situation: Situation) -> tuple[int, int]:
+    """Give the finished trials since the best one, and how many make a plateau: 5 a parameter, at least 20."""
+    best = situation.goal.best(situation.trials)
+    finished = [t for t in situation.trials if t.finished and t.counted]
+    since = len(finished) if best is None else sum(t.id > best.id for t in finished)
+    return since, max(20, 5 * len(situation.space))
+
+
+def _estimate(situation: Situation, trial: Trial) -> float | None:
+    """Give a trial's value, or its configuration's mean where a repeat ran it again: a lucky seed ends no search."""
+    means = situation.goal.repeated_means(situation.trials)
+    return means.get(configuration_key(trial.params), situation.goal.value(trial))

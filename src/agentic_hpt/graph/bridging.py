@@ -1,0 +1,216 @@
+"""The bridge: trials of the next round that run while stragglers finish, or while a model or a person thinks.
+
+A bridge's trials belong to the worker `bridge` of the round after the one under way and are counted to that round. They
+are started only into slots that nobody else wants: when all workers of the round have started what they have and at
+least one trial still runs, or when a decision is waited for. A worker of the next round joins them; after a kill it
+runs them again, like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+from agentic_hpt import config
+from agentic_hpt.errors import ConfigError, HptError, LedgerError
+from agentic_hpt.graph.context import StudyParts
+from agentic_hpt.graph.running import fatal_error, in_slot, next_trial, run_assignment, run_trial
+from agentic_hpt.protocols import Situation
+from agentic_hpt.records import Assignment, DecisionRecord, Trial
+
+_WORKER = "bridge"
+
+
+def worker_begins(parts: StudyParts, assignment: Assignment) -> None:
+    """Note that a worker of the round has trials to start; called before any of them does."""
+    parts.bridging.launching.add((assignment.round, assignment.kind, assignment.worker))
+
+
+def worker_launched(parts: StudyParts, assignment: Assignment) -> None:
+    """Note that a worker has started all it has; with the last one free slots are nobody's, and the bridge begins."""
+    waiting, key = parts.bridging.launching, (assignment.round, assignment.kind, assignment.worker)
+    if key not in waiting:
+        return
+    waiting.remove(key)
+    if not waiting and not parts.replaying:
+        round_ = assignment.round
+        _begin(parts, round_, lambda: any(trial.round <= round_ for trial, _ in list(parts.running.values())), 0.0)
+
+
+def begin_thinking(parts: StudyParts, round_: int) -> None:
+    """Let trials go on while a model or a person decides; a decision that comes at once is not worth a bridge."""
+    if parts.asks and not parts.replaying and parts.bridging.task is None:
+        _begin(parts, round_, lambda: True, config.BRIDGE_AFTER_SECONDS)
+
+
+async def decide(parts: StudyParts, situation: Situation) -> DecisionRecord:
+    """Ask the coordinator while trials go on; what ends the study ends the waiting too."""
+    await _stop(parts)
+    begin_thinking(parts, situation.round)
+    deciding = asyncio.create_task(parts.coordinator.decide(situation))
+    troubled = asyncio.create_task(parts.bridging.troubled.wait())
+    try:
+        await asyncio.wait({deciding, troubled}, return_when=asyncio.FIRST_COMPLETED)
+        _raise_trouble(parts)
+        return deciding.result()
+    finally:
+        for task in (deciding, troubled):
+            task.cancel()
+        await asyncio.gather(deciding, troubled, return_exceptions=True)
+
+
+async def keep(parts: StudyParts, decision: DecisionRecord) -> DecisionRecord:
+    """End the bridge and keep the decision with the number of trials that were started meanwhile; give what was kept.
+
+    From here on nothing is started for the next round but by its plan, which rests on that number.
+    """
+    if parts.replaying and decision.bridged:
+        await _repeat(parts, decision.round, decision.bridged)
+    await _stop(parts)
+
+    def record() -> DecisionRecord:
+        counted = replace(decision, bridged=len(_reserved(parts, decision.round)))
+        parts.ledger.record_decision(counted)
+        return counted
+
+    return await parts.think(record)
+
+
+async def give_up(parts: StudyParts) -> None:
+    """End the bridge without a decision."""
+    await _stop(parts)
+
+
+def rest(parts: StudyParts, round_: int) -> Assignment | None:
+    """Give the worker that takes over what was started of the round after `round_`. For the brain thread."""
+    trials = _reserved(parts, round_)
+    if not trials:
+        return None
+    first, why = trials[0], "started while slots were free"
+    return Assignment(_WORKER, "bridge", round_ + 1, len(trials), first.tuned, reason=why, revision=first.revision)
+
+
+async def finish(parts: StudyParts, round_: int) -> None:
+    """See the trials that were started of the round after `round_` to their ends; those of a killed run run again."""
+    assignment = await parts.think(rest, parts, round_)
+    if assignment is None:
+        return
+    try:
+        await run_assignment(parts, assignment, parts.emit)
+    except BaseExceptionGroup as several:
+        raise fatal_error(several) or several.exceptions[0] from several
+
+
+def _reserved(parts: StudyParts, round_: int) -> list[Trial]:
+    return parts.ledger.of_assignment(round_ + 1, "bridge", _WORKER)
+
+
+def _begin(parts: StudyParts, round_: int, wanted: Callable[[], bool], patience: float) -> None:
+    if not parts.closing:
+        parts.bridging.task = asyncio.create_task(_keep_busy(parts, round_, wanted, patience))
+
+
+async def _keep_busy(parts: StudyParts, round_: int, wanted: Callable[[], bool], patience: float) -> None:
+    """Start trials into free slots as long as they are `wanted` and there is something to start."""
+    if patience:
+        await asyncio.sleep(patience)
+    await parts.ready()
+    while wanted():
+        await parts.slots.acquire()
+        if not wanted() or parts.bridging.trouble is not None:
+            parts.slots.release()
+            return
+        parts.bridging.step = asyncio.create_task(_start_next(parts, round_, None))
+        try:
+            if not await asyncio.shield(parts.bridging.step):
+                return
+        except (LedgerError, ConfigError) as error:
+            _note_trouble(parts, error)
+            return
+        except Exception as error:  # a strategy's own fault costs the bridge, not the study
+            text = config.mask_secrets(f"{type(error).__name__}: {error}")[:500]
+            parts.emit({"type": "notice", "text": f"free slots stay idle in round {round_}: {text}"})
+            return
+
+
+async def _repeat(parts: StudyParts, round_: int, trials: int) -> None:
+    """Start as many trials as were started when this decision was first taken."""
+    await parts.ready()
+    while True:
+        await parts.slots.acquire()
+        if not await _start_next(parts, round_, trials):
+            return
+
+
+async def _start_next(parts: StudyParts, round_: int, limit: int | None) -> bool:
+    """Start the next trial in the slot that is held; without one the slot is given back, and the answer is no."""
+    trial = await in_slot(parts, _next_trial, parts, round_, limit)
+    if trial is None:
+        parts.slots.release()
+        return False
+    task = asyncio.create_task(run_trial(parts, trial, lambda event: parts.emit(event)))
+    parts.bridging.live[trial.id] = task
+    task.add_done_callback(lambda ended: _ended(parts, ended))
+    return True
+
+
+def _ended(parts: StudyParts, task: asyncio.Task[Trial]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _note_trouble(parts, error)
+    parts.slots.release()
+
+
+def _next_trial(parts: StudyParts, round_: int, limit: int | None) -> Trial | None:
+    """Reserve the bridge's next trial, at most `limit` in all; `None` when it may have no more. In the brain thread.
+
+    Before the first round the default configuration comes first, as that round's plan will have it.
+    """
+    trials = parts.ledger.trials()
+    goal = parts.config.goal
+    best = goal.best(trials)
+    if best is not None and goal.reached(goal.value(best)):
+        return None
+    situation = parts.situation(round_, [t for t in trials if t.finished and t.round <= round_])
+    if situation.usage.spent(situation.budget):
+        return None
+    revision = situation.steering.revision
+    if round_ == 0:
+        for planned in parts.strategy.plan(situation, None):
+            if planned.kind == "default" and not parts.ledger.of_assignment(1, "default", planned.worker):
+                return next_trial(parts, planned, 0)
+    held = parts.bridging.assignment
+    if held is None or held.round != round_ + 1:
+        held = parts.bridging.assignment = parts.strategy.bridge(situation)
+    if held is None:
+        return None
+    position = len(_reserved(parts, round_))
+    if position >= (held.trials if limit is None else limit):
+        return None
+    return next_trial(parts, replace(held, revision=revision), position)
+
+
+async def _stop(parts: StudyParts) -> None:
+    """Start no more trials; those under way go on. Raises what ends the study, if something came up."""
+    bridging = parts.bridging
+    task, bridging.task = bridging.task, None
+    if task is not None:
+        task.cancel()
+        await asyncio.wait({task})
+    if bridging.step is not None:
+        await asyncio.wait({bridging.step})
+        error = None if bridging.step.cancelled() else bridging.step.exception()
+        bridging.step = None
+        if isinstance(error, HptError):
+            _note_trouble(parts, error)
+    _raise_trouble(parts)
+
+
+def _note_trouble(parts: StudyParts, error: BaseException) -> None:
+    parts.bridging.trouble = parts.bridging.trouble or error
+    parts.bridging.troubled.set()
+
+
+def _raise_trouble(parts: StudyParts) -> None:
+    if parts.bridging.trouble is not None:
+        raise parts.bridging.trouble

@@ -1,0 +1,35 @@
+"""What a study's record means: gathered here, from the coordinator's view of it, for the report to put in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentic_hpt.study.core import Study
+
+if TYPE_CHECKING:
+    from agentic_hpt.report.explain import Explanation
+
+
+def explain_study(study: Study) -> Explanation:
+    """Tell a study, running or ended, in plain words."""
+    from agentic_hpt.coordinator.effects import stated_effects
+    from agentic_hpt.coordinator.statistics import beyond_noise, noise_sd
+    from agentic_hpt.report.explain import explain
+
+    result = study.result()
+    measured = noise_sd(result.trials, result.config.goal)
+    if measured is None and result.final is not None:
+        measured = result.final.sd
+    return explain(
+        result.config,
+        result.status,
+        result.stopped_by,
+        result.trials,
+        result.decisions,
+        result.final,
+        result.usage,
+        effects=stated_effects(result.config, result.usage, result.trials, result.decisions),
+        noise_sd=measured,
+        beyond_noise=beyond_noise,
+        notes=study.notes(),
+    )
