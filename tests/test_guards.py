@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
 
 from agentic_hpt.coordinator.decisions import MAX_SPAWNS, Decision
 from agentic_hpt.coordinator.guards import judge, must_finalize, options
+from agentic_hpt.coordinator.guards.subspace import in_any, near
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import (
     ActionRecord,
@@ -208,8 +210,9 @@ def test_a_narrowing_is_refused(asked: dict[str, object], why: str) -> None:
     assert why in record.verdict_reason
 
 
-def test_a_narrowing_rests_on_ten_trials_of_which_five_lie_inside() -> None:
-    assert "9 complete trials have it; 10 are needed" in judged(studied(9), NARROW)[0].verdict_reason
+def test_a_narrowing_rests_on_five_trials_a_parameter_of_which_five_lie_inside() -> None:
+    assert "9 trials are complete; 20 are needed" in judged(studied(9), NARROW)[0].verdict_reason
+    assert "9 complete trials have it; 10 are needed" in judged(studied(9), NARROW, by="person")[0].verdict_reason
     assert options(studied(9)).narrowable == ()
     far = [trial(i, 0.5, params={**grid(1), "rate": 0.09 + i * 1e-4}) for i in range(20)]
     inside = [trial(20 + i, 0.6 + i / 100, params={**grid(1), "rate": 0.011 + i * 1e-4}) for i in range(4)]
@@ -445,14 +448,45 @@ def test_the_same_worker_is_not_spawned_twice_and_not_more_than_fit() -> None:
 
 
 def test_a_configuration_all_but_the_same_as_a_tried_or_running_one_is_refused() -> None:
-    near = {**BEST, "rate": 0.003 * 1.05}
+    near = {**BEST, "rate": 0.003 * 1.01}
     assert "all but the same" in one(studied(), "propose", configurations=[{"params": near}]).verdict_reason
     apart = {**BEST, "rate": 0.003 * 1.1}
     assert one(studied(), "propose", configurations=[{"params": apart}]).verdict == "accepted"
     running = replace(studied(), running=(trial(70, state=TrialState.RUNNING, params=apart),))
     assert one(running, "propose", configurations=[{"params": apart}]).verdict == "refused"
-    twins = [{"params": apart}, {"params": {**apart, "momentum": 0.251}}]
+    twins = [{"params": apart}, {"params": {**apart, "momentum": 0.2501}}]
     assert len(one(studied(round=1), "propose", configurations=twins).detail["configurations"]) == 1  # type: ignore[arg-type]
+
+
+def test_the_more_was_tried_the_smaller_a_step_from_a_tried_configuration_may_be() -> None:
+    step = {**BEST, "rate": 0.003 * 1.02}  # 0.3 % of its scale
+    assert (
+        one(replace(studied(), trials=studied().trials[-10:]), "propose", configurations=[{"params": step}]).verdict
+        == "refused"
+    )
+    assert one(studied(), "propose", configurations=[{"params": step}]).verdict == "accepted"
+    assert one(studied(400), "propose", configurations=[{"params": BEST}]).verdict == "refused"
+    assert (
+        one(studied(400), "propose", configurations=[{"params": {**BEST, "rate": 0.003 * 1.001}}]).verdict == "refused"
+    )
+
+
+def test_a_quick_look_for_near_ones_finds_what_a_slow_one_finds() -> None:
+    dice = random.Random(0)
+    space = SearchSpace(
+        a=Float(1e-4, 1, log=True), b=Int(1, 1000), c=Choice([1, True, "x"]), d=Float(0, 1, when={"c": "x"})
+    )
+    made = [
+        space.complete(
+            {n: dice.choice([1e-3, 1.01e-3, 1.09e-3, 1e-2]) for n in "a"}
+            | {"b": dice.randint(495, 505), "c": dice.choice([1, True, "x"]), "d": dice.random() / 50}
+        )
+        for _ in range(60)
+    ]
+    for within in (0.01, 0.003):
+        found = [[near(space, a, b, within) for b in made] for a in made]
+        assert [[in_any(space, a, [b], within) for b in made] for a in made] == found
+        assert 60 < sum(map(sum, found)) < 3600
 
 
 def test_whole_numbers_with_few_values_are_alike_only_when_equal() -> None:

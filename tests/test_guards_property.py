@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agentic_hpt.coordinator.decisions import Decision, Options, answer_schema, parse_decision
 from agentic_hpt.coordinator.guards import judge, must_finalize, options
-from agentic_hpt.coordinator.guards.subspace import count_new, single
+from agentic_hpt.coordinator.guards.subspace import Tried, count_new, single
 from agentic_hpt.coordinator.undo import effects, incumbent
 from agentic_hpt.errors import CoordinatorError, FailureKind
 from agentic_hpt.protocols import Situation
@@ -341,7 +341,7 @@ def test_no_sequence_of_actions_breaks_the_search(
             return
         planned = Joint(space, now.goal).plan(after, judged)
         assert sum(a.trials for a in planned) <= min(now.round_trials, now.usage.trials_left(now.budget))
-        assert planned or not count_new(space, (*now.trials, *now.running), 1)
+        assert planned or not count_new(space, Tried((*now.trials, *now.running)), 1)
         now = run(after, wanted_by(after, records, dice), dice)
 
 

@@ -1,6 +1,6 @@
 """Compare ways to search on public tasks.
 
-    python -m bench.search --data FOLDER [--arms joint,auto] [--tasks chosen|confirmed|all|NAME,...] [--seeds 10]
+python -m bench.search --data FOLDER [--arms joint,auto] [--tasks chosen|confirmed|all|NAME,...] [--seeds 10]
 """
 
 from __future__ import annotations

@@ -43,10 +43,11 @@ class Yield:
 
 def noise_sd(trials: Iterable[Trial], goal: Goal) -> float | None:
     """Give the SD of one configuration's metric over seeds, pooled; `None` when none was repeated."""
-    alike: dict[frozenset[tuple[str, ParamValue]], list[Trial]] = {}
-    for trial in trials:
-        if goal.value(trial) is not None:
-            alike.setdefault(frozenset(trial.params.items()), []).append(trial)
+    done = [trial for trial in trials if goal.value(trial) is not None]
+    names = list(set[str]().union(*(trial.params for trial in done)))
+    alike: dict[tuple[ParamValue, ...], list[Trial]] = {}
+    for trial in done:
+        alike.setdefault(tuple(map(trial.params.get, names)), []).append(trial)
     groups: dict[ConfigurationKey, list[float]] = {}
     for candidates in alike.values():
         if len(candidates) > 1:  # only here it is worth the time to tell 1 from true

@@ -2,8 +2,9 @@
 
 A bridge's trials belong to the worker `bridge` of the round after the one under way and are counted to that round. They
 are started only into slots that nobody else wants: when all workers of the round have started what they have and at
-least one trial still runs, or when a decision is waited for. A worker of the next round joins them; after a kill it
-runs them again, like any other.
+least one trial still runs, or when a decision is waited for; then a round's trials of the budget are left alone, since
+the guards judge by what is left when the question is put. A worker of the next round joins the bridge's trials; after a
+kill it runs them again, like any other.
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ def worker_launched(parts: StudyParts, assignment: Assignment) -> None:
     waiting.remove(key)
     if not waiting and not parts.replaying:
         round_ = assignment.round
+        parts.bridging.kept = 0
         _begin(parts, round_, lambda: any(trial.round <= round_ for trial, _ in list(parts.running.values())), 0.0)
 
 
 def begin_thinking(parts: StudyParts, round_: int) -> None:
     """Let trials go on while a model or a person decides; a decision that comes at once is not worth a bridge."""
     if parts.asks and not parts.replaying and parts.bridging.task is None:
+        parts.bridging.kept = parts.config.round_trials
         _begin(parts, round_, lambda: True, config.BRIDGE_AFTER_SECONDS)
 
 
@@ -164,12 +167,13 @@ def _ended(parts: StudyParts, task: asyncio.Task[Trial]) -> None:
 def _next_trial(parts: StudyParts, round_: int, limit: int | None) -> Trial | None:
     """Reserve the bridge's next trial, at most `limit` in all; `None` when it may have no more. In the brain thread.
 
-    Before the first round the default configuration comes first, as that round's plan will have it.
+    Before the first round the default configuration comes first, as that round's plan will have it. With a `limit` an
+    earlier bridge is repeated: what its trials found, or left of the budget, did not end it.
     """
     trials = parts.ledger.trials()
     goal = parts.config.goal
     best = goal.best(trials)
-    if best is not None and goal.reached(goal.value(best)):
+    if limit is None and best is not None and goal.reached(goal.value(best)):
         return None
     situation = parts.situation(round_, [t for t in trials if t.finished and t.round <= round_])
     if situation.usage.spent(situation.budget):
@@ -179,6 +183,8 @@ def _next_trial(parts: StudyParts, round_: int, limit: int | None) -> Trial | No
         for planned in parts.strategy.plan(situation, None):
             if planned.kind == "default" and not parts.ledger.of_assignment(1, "default", planned.worker):
                 return next_trial(parts, planned, 0)
+    if limit is None and situation.usage.trials_left(situation.budget) <= parts.bridging.kept:
+        return None
     held = parts.bridging.assignment
     if held is None or held.round != round_ + 1:
         held = parts.bridging.assignment = parts.strategy.bridge(situation)

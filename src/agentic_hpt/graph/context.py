@@ -59,6 +59,8 @@ class Bridging:
     step: asyncio.Task[bool] | None = None
     """Starts the one that is being started; never cancelled half-way."""
     assignment: Assignment | None = None
+    kept: int = 0
+    """Trials of the budget that it leaves alone."""
     trouble: BaseException | None = None
     """What ends the study: the ledger failed, or the objective was refused."""
     troubled: asyncio.Event = field(default_factory=asyncio.Event)

@@ -10,6 +10,7 @@ from langgraph.config import get_stream_writer
 from langgraph.types import Send, interrupt
 
 from agentic_hpt.config import mask_secrets
+from agentic_hpt.coordinator.guards.draft import trials_of
 from agentic_hpt.coordinator.review import apply_review, review_request
 from agentic_hpt.errors import ConfigError, HptError, LedgerError, TrackerAway
 from agentic_hpt.graph import bridging
@@ -157,20 +158,32 @@ def _plan(parts: StudyParts, round_: int) -> list[Assignment]:
     trials = parts.ledger.trials()
     before = [t for t in trials if t.round <= round_ and t.finished]
     situation = parts.situation(round_, before)
+    decision = parts.ledger.decision(round_)
     bridge = bridging.rest(parts, round_)
     bridged = bridge.trials if bridge is not None else 0
     situation = replace(
         situation,
         usage=replace(situation.usage, trials=sum(t.counted and t.round <= round_ for t in trials) + bridged),
-        round_trials=max(situation.round_trials - bridged, -(-situation.round_trials // 2)),
+        round_trials=_round_trials(situation, decision, bridged),
     )
     revision = situation.steering.revision
-    planned = parts.strategy.plan(situation, parts.ledger.decision(round_))
+    planned = parts.strategy.plan(situation, decision)
     started = {configuration_key(t.params) for t in trials if t.round > round_ and t.kind == "bridge"}
     return [
         *([bridge] if bridge else []),
         *(w for a in planned for w in _without(replace(a, revision=revision), started)),
     ]
+
+
+def _round_trials(situation: Situation, decision: DecisionRecord | None, bridged: int) -> int:
+    """Give a round's size beside the bridge: what is left of the whole, half of it at least, and all that was accepted.
+
+    With what was accepted the default configuration and a look outside the limits have their places too.
+    """
+    whole = situation.round_trials
+    asked = sum(trials_of(a) for a in decision.actions if a.verdict != "refused") if decision is not None else 0
+    beside = (situation.round == 0) + (-(-whole // 10) if situation.steering.limits else 0)
+    return max(whole - bridged, -(-whole // 2), min(whole, asked + beside))
 
 
 def _without(assignment: Assignment, started: set[ConfigurationKey]) -> list[Assignment]:

@@ -8,7 +8,7 @@ from typing import cast
 
 from agentic_hpt.coordinator.decisions import AnyAction
 from agentic_hpt.coordinator.guards.ranges import on_grid
-from agentic_hpt.coordinator.guards.subspace import single
+from agentic_hpt.coordinator.guards.subspace import Tried, single
 from agentic_hpt.coordinator.undo import incumbent
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import ActionRecord, ParamValue, Range, Trial, Verdict
@@ -29,6 +29,7 @@ class Draft:
     best: Trial | None
     """The incumbent."""
     complete: tuple[Trial, ...]
+    tried: Tried
     by: str = ""
     rules: bool = False
     """Whether the action under judgement is the rules' own."""
@@ -39,7 +40,8 @@ class Draft:
     def of(cls, situation: Situation, by: str = "") -> Draft:
         """Give the draft in which nothing was judged yet."""
         complete = tuple(t for t in situation.trials if situation.goal.value(t) is not None)
-        return cls(situation, replace(situation.steering, spawns=()), incumbent(situation), complete, by)
+        tried = Tried((*situation.trials, *situation.running))
+        return cls(situation, replace(situation.steering, spawns=()), incumbent(situation), complete, tried, by)
 
     def after(self, record: ActionRecord, position: int) -> Draft:
         """Give the draft once an action is judged; a refused one changes nothing."""

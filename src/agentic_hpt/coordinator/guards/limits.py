@@ -83,6 +83,9 @@ def narrow(action: Narrow, draft: Draft) -> ActionRecord:
     if not really_less(range_, present, parameter):
         return refused(action, draft, _too_little(bool(notes)))
     inside = [t for t in draft.complete if name in t.params]
+    needed = max(LEAST_TRIALS, _TRIALS_PER_PARAMETER * len(draft.tunable()))
+    if len(draft.complete) < needed and draft.by != "person":
+        return refused(action, draft, f"{len(draft.complete)} trials are complete; {needed} are needed to narrow")
     if len(inside) < LEAST_TRIALS:
         return refused(action, draft, f"{len(inside)} complete trials have it; {LEAST_TRIALS} are needed to narrow")
     count = sum(in_range(t.params[name], range_) for t in inside)
@@ -166,7 +169,7 @@ def _unsearchable(draft: Draft, name: str, range_: Range) -> str:
     within = draft.within({name: range_})
     if not tunable(within, draft.steering):
         return "it is the last parameter that is tuned"
-    if not count_new(within, (*draft.situation.trials, *draft.situation.running), 1):
+    if not count_new(within, draft.tried, 1):
         return "nothing that was not tried would be left inside"
     return ""
 

@@ -8,7 +8,7 @@ from agentic_hpt.coordinator.credit import model_share
 from agentic_hpt.coordinator.decisions import MAX_SEEDS, MAX_SPAWNS, Candidate, Propose, Repeat, Spawn
 from agentic_hpt.coordinator.guards.draft import Draft, accepted, refused, shown, trials_of, tunable
 from agentic_hpt.coordinator.guards.ranges import Unusable, asked_range, on_grid, one_value, overlap
-from agentic_hpt.coordinator.guards.subspace import count_new, in_any
+from agentic_hpt.coordinator.guards.subspace import count_new, in_any, nearness
 from agentic_hpt.coordinator.spawn_credit import spawn_room
 from agentic_hpt.errors import SpaceError
 from agentic_hpt.protocols import Situation
@@ -43,7 +43,7 @@ def spawn(action: Spawn, draft: Draft) -> ActionRecord:
         return refused(action, draft, "; ".join([*notes, f"a {action.worker} worker has too few parameters to tune"]))
     if any(r.detail["worker"] == action.worker and r.detail["parameters"] == active for r in draft.taken("spawn")):
         return refused(action, draft, "such a worker is spawned already")
-    trials = count_new(within, (*draft.situation.trials, *draft.situation.running), min(action.trials, room))
+    trials = count_new(within, draft.tried, min(action.trials, room))
     if not trials:
         return refused(action, draft, "it would find nothing that was not tried")
     if trials < action.trials:
@@ -70,6 +70,7 @@ def propose(action: Propose, draft: Draft) -> ActionRecord:
         return refused(action, draft, _FULL if draft.room() < 1 else "proposals have not earned a share of the round")
     tried = [t.params for t in (*draft.situation.trials, *draft.situation.running)]
     tried += [] if draft.first is None else [draft.first]
+    within = nearness(len(tried))
     kept: list[dict[str, ParamValue]] = []
     hypotheses: list[str] = []
     expected: list[Expected | None] = []
@@ -80,7 +81,7 @@ def propose(action: Propose, draft: Draft) -> ActionRecord:
         except SpaceError as error:
             notes.append(error.message)
             continue
-        if in_any(draft.space, params, tried) or in_any(draft.space, params, kept):
+        if in_any(draft.space, params, tried, within) or in_any(draft.space, params, kept, within):
             notes.append("a configuration, or one all but the same, was tried already")
         elif len(kept) >= room:
             notes.append(f"only {room} proposals fit into a round")
@@ -113,10 +114,11 @@ def repeat(action: Repeat, draft: Draft) -> ActionRecord:
         return refused(action, draft, f"trial {action.trial} does not lie in the declared space")
     key = configuration_key(trial.params)
     given = {r.detail["trial"]: trials_of(r) for r in draft.taken("repeat")}
-    if any(t.id in given and configuration_key(t.params) == key for t in draft.complete):
+    if given and any(t.id in given and configuration_key(t.params) == key for t in draft.complete):
         return refused(action, draft, "this decision repeats the configuration already")
     everything = {t.id: t for t in (*draft.situation.trials, *draft.situation.running)}.values()
-    runs = sum(configuration_key(t.params) == key for t in everything)
+    alike = (t for t in everything if t.params == trial.params)  # quick, and true also of 1 and true
+    runs = sum(configuration_key(t.params) == key for t in alike)
     before = sum(t.kind == "repeat" for t in everything)
     left = {
         f"one configuration runs at most {MAX_RUNS} times": MAX_RUNS - runs,

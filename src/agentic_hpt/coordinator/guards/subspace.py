@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 
-from agentic_hpt.records import Params, ParamValue, Trial, configuration_key, is_number
+from agentic_hpt.records import ConfigurationKey, Params, ParamValue, Trial, configuration_key, is_number
 from agentic_hpt.space import Choice, Float, Int, Parameter, SearchSpace
 
 _NEAR = 0.01
+_COARSE = 10
+"""With more trials than this what counts as near shrinks: a late search is one of small steps."""
+_SLACK = 1e-9
 
 
 def single(parameter: Parameter) -> bool:
@@ -26,19 +30,46 @@ def endless(parameter: Parameter) -> bool:
     return isinstance(parameter, Float) and parameter.step is None and parameter.low < parameter.high
 
 
-def count_new(space: SearchSpace, trials: Iterable[Trial], most: int) -> int:
+class Tried:
+    """The trials' configurations; their keys are made once, when they are first asked for."""
+
+    def __init__(self, trials: Sequence[Trial]) -> None:
+        self._trials = trials
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    @cached_property
+    def keys(self) -> frozenset[ConfigurationKey]:
+        """The key of each configuration."""
+        return frozenset(configuration_key(t.params) for t in self._trials)
+
+
+def count_new(space: SearchSpace, tried: Tried, most: int) -> int:
     """Count the configurations of a space that no trial has, up to `most`."""
-    if any(endless(space[name]) and not space[name].when for name in space):
+    least = 1.0
+    for name in space:
+        if not space[name].when:  # what hangs on another parameter only adds to the number
+            least *= _size(space[name])
+    if least >= len(tried) + most:
         return most
-    tried = {configuration_key(t.params) for t in trials}
     new = 0
-    for params in islice(_configurations(space, space.order, {}), len(tried) + most):
+    for params in islice(_configurations(space, space.order, {}), len(tried.keys) + most):
         if params is None:
             return most
-        new += configuration_key(params) not in tried
+        new += configuration_key(params) not in tried.keys
         if new >= most:
             return most
     return new
+
+
+def _size(parameter: Parameter) -> float:
+    """Count a parameter's values."""
+    if isinstance(parameter, Choice):
+        return len(parameter.values)
+    if endless(parameter):
+        return math.inf
+    return 1 + (parameter.high - parameter.low) // (parameter.step or 1)
 
 
 def _configurations(
@@ -76,21 +107,51 @@ def place(parameter: Float | Int, value: float) -> float | None:
     return math.log(value / parameter.low) / math.log(parameter.high / parameter.low)
 
 
-def near(space: SearchSpace, a: Params, b: Params) -> bool:
+def nearness(tried: int) -> float:
+    """Give how near, as a part of each range, a configuration is to a tried one when it is all but the same.
+
+    It is 1 %, and less the more was tried: near the optimum a late search learns only from small steps.
+    """
+    return _NEAR * min(1.0, _COARSE / max(1, tried))
+
+
+def near(space: SearchSpace, a: Params, b: Params, within: float = _NEAR) -> bool:
     """Say whether two configurations are all but the same.
 
-    That is: the same parameters, equal choices, and every number less than 1 % of its range apart, on its scale. Whole
-    and stepped numbers with up to a hundred values so must be equal.
+    That is: the same parameters, equal choices, and every number less than `within` of its range apart, on its scale.
+    With 1 % whole and stepped numbers with up to a hundred values so must be equal.
     """
-    return a.keys() == b.keys() and all(_alike(space[name], a[name], b[name]) for name in a if name in space)
+    return a.keys() == b.keys() and all(_alike(space[name], a[name], b[name], within) for name in a if name in space)
 
 
-def in_any(space: SearchSpace, params: Params, others: Collection[Params]) -> bool:
+def in_any(space: SearchSpace, params: Params, others: Iterable[Params], within: float = _NEAR) -> bool:
     """Say whether a configuration is all but the same as one of `others`."""
-    return any(near(space, params, other) for other in others)
+    spans = [(name, *_span(space[name], params[name], within)) for name in params if name in space]
+    numbers = [(name, low, high) for name, low, high in spans if low is not None and high is not None]
+    for other in others:
+        for name, low, high in numbers:  # most differ in the first: a look at all of them would take long
+            value = other.get(name)
+            if not isinstance(value, int | float) or not low <= value <= high:
+                break
+        else:
+            if near(space, params, other, within):
+                return True
+    return False
 
 
-def _alike(parameter: Parameter, a: ParamValue, b: ParamValue) -> bool:
+def _span(parameter: Parameter, value: ParamValue, within: float) -> tuple[float, float] | tuple[None, None]:
+    """Give bounds that hold all numbers near a value, and a few more."""
+    if isinstance(parameter, Choice) or not is_number(value) or (parameter.log and float(value) <= 0):  # type: ignore[arg-type]
+        return None, None
+    number = float(value)  # type: ignore[arg-type]
+    if parameter.log:
+        factor = (parameter.high / parameter.low) ** (within + _SLACK)
+        return number / factor, number * factor
+    reach = (parameter.high - parameter.low) * (within + _SLACK)
+    return number - reach, number + reach
+
+
+def _alike(parameter: Parameter, a: ParamValue, b: ParamValue, within: float) -> bool:
     if isinstance(a, bool) is not isinstance(b, bool):
         return False
     if a == b:
@@ -98,4 +159,4 @@ def _alike(parameter: Parameter, a: ParamValue, b: ParamValue) -> bool:
     if isinstance(parameter, Choice) or not is_number(a) or not is_number(b):
         return False
     first, second = place(parameter, float(a)), place(parameter, float(b))  # type: ignore[arg-type]
-    return first is not None and second is not None and abs(first - second) < _NEAR - 1e-9
+    return first is not None and second is not None and abs(first - second) < within - _SLACK
