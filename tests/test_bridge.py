@@ -101,6 +101,79 @@ def test_a_bridge_has_at_most_one_rounds_trials(monkeypatch: pytest.MonkeyPatch,
     assert result.decisions[1].bridged == 6
 
 
+def bridge_first(monkeypatch: pytest.MonkeyPatch, actions: tuple[ActionRecord, ...]) -> Callable[[Gates], Thinker]:
+    """Give a coordinator that takes `actions` after round 1, and thinks until the bridge has nothing more to start."""
+    loops: list[asyncio.AbstractEventLoop] = []
+    spent = asyncio.Event()
+    sound = bridging._next_trial
+
+    def watched(parts: StudyParts, round_: int, limit: int | None) -> Trial | None:
+        found = sound(parts, round_, limit)
+        if found is None and round_ == 1:
+            loops[0].call_soon_threadsafe(spent.set)
+        return found
+
+    class Waiting(Thinker):
+        async def decide(self, situation: Situation) -> DecisionRecord:
+            loops.append(asyncio.get_running_loop())
+            self._actions = actions if situation.round == 1 else ()
+            if situation.round == 1:
+                await asyncio.wait_for(spent.wait(), 30)
+            return await super().decide(situation)
+
+    monkeypatch.setattr(bridging, "_next_trial", watched)
+    return lambda gates: Waiting(gates, lambda round_, g: True)
+
+
+PROPOSED = [{"x": 0.11, "y": 0.12}, {"x": 0.21, "y": 0.22}, {"x": 0.31, "y": 0.32}]
+ACCEPTED = (
+    ActionRecord("propose", "new", (), "accepted", "new", {"configurations": PROPOSED}),
+    ActionRecord("repeat", "luck?", (), "accepted", "complete", {"trial": 0, "seeds": 1}),
+    ActionRecord(
+        "spawn",
+        "near",
+        (),
+        "accepted",
+        "tuned",
+        {"worker": "group", "parameters": ["x", "y"], "trials": 2, "region": {}},
+    ),
+)
+
+
+def test_all_that_the_guards_accepted_runs_however_much_the_bridge_took(
+    monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    """The bridge takes a whole round of six; three proposals, a repeat and a worker of two trials are six more."""
+    events: list[JsonObject] = []
+    result = tune(monkeypatch, home, Gates(), bridge_first(monkeypatch, ACCEPTED), events, budget=hpt.Budget(trials=40))
+    assert result.decisions[1].bridged == 6
+    assert workers(events, 2) == [("bridge", 6), ("proposals", 3), ("repeat-0", 1), ("group-1", 2)]
+    ran = [dict(t.params) for t in result.trials if t.kind == "proposals"]
+    assert ran == PROPOSED
+
+
+def test_beside_limits_too_all_that_was_accepted_runs(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """The guards leave a place outside the limits: five trials of six were accepted."""
+    narrowed = {"parameter": "x", "range": {"low": 0.0, "high": 0.5}}
+    narrow = ActionRecord("narrow", "there", (), "accepted", "fine", narrowed)
+    events: list[JsonObject] = []
+    actions = (narrow, *ACCEPTED[:1], ACCEPTED[2])
+    result = tune(monkeypatch, home, Gates(), bridge_first(monkeypatch, actions), events, budget=hpt.Budget(trials=40))
+    assert result.decisions[1].bridged == 6
+    assert workers(events, 2) == [("bridge", 6), ("proposals", 3), ("outside", 1), ("group-1", 2)]
+
+
+def test_the_bridge_leaves_a_decision_the_trials_that_the_guards_saw(
+    monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    """Of nine trials three are left when the question is put: they are the decision's."""
+    propose = bridge_first(monkeypatch, ACCEPTED[:1])
+    result = tune(monkeypatch, home, Gates(), propose, budget=hpt.Budget(trials=9))
+    assert [(t.round, t.kind) for t in result.trials[6:]] == [(2, "proposals")] * 3
+    assert [dict(t.params) for t in result.trials[6:]] == PROPOSED
+    assert result.stopped_by == "budget.trials"
+
+
 def test_a_straggler_leaves_no_slot_idle(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     """The last trial of round 1 ends only when three trials of round 2 have begun; the rules decide."""
     events: list[JsonObject] = []
@@ -245,6 +318,25 @@ def test_a_strategy_that_fails_costs_the_bridge_only(monkeypatch: pytest.MonkeyP
     assert result.status == "finalized"
     assert len(result.trials) == 20
     assert not of_bridge(result.trials)
+
+
+def test_an_executor_that_can_not_begin_is_told_of_while_the_model_thinks(
+    monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    class Broken(Gates):
+        async def start(self) -> None:
+            raise RuntimeError("no room for processes")
+
+    gates = Broken()
+    events = Told(gates)
+    with pytest.raises(hpt.HptError, match="no room for processes"):
+        tune(
+            monkeypatch,
+            home,
+            gates,
+            lambda g: Thinker(g, lambda round_, _: any("stay idle in round 0" in str(e.get("text")) for e in events)),
+            events,
+        )
 
 
 def test_a_plan_is_the_same_when_it_is_made_again(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from agentic_hpt.cli import main
 from agentic_hpt.config import StudyConfig
+from agentic_hpt.coordinator.undo import Effect
 from agentic_hpt.errors import FailureKind, LedgerError, StudyExists, StudyNotFound
 from agentic_hpt.records import ActionRecord, DecisionRecord, FinalReport, JsonObject, Trial, TrialState, Usage
 from agentic_hpt.report import write_report
@@ -373,6 +374,19 @@ def test_names_and_messages_cannot_steer_the_terminal(hpt: Hpt, study: FakeStudy
     assert "finalize [accepted]: [red]plateau\\x07" in decisions
     assert NAME in hpt("status")[1]
     assert all("\x1b" not in text and "\x07" not in text for text in (trials, decisions))
+
+
+def test_effects_are_told_as_in_the_explanation_and_nothing_is_awaited_that_never_comes(
+    hpt: Hpt, study: FakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruned = Effect(1, 0, "propose", "", stated=0.0, window=1, gain=None, trials=1, status="missing")
+    view = study.open_view("demo")
+    view.effects = lambda: (pruned,)
+    monkeypatch.setattr(study, "open_view", lambda name, home=None: view)
+    said = hpt("decisions", "demo")[1]
+    assert "within 1 trial; after 1 trial none has a value: it did not come" in said
+    assert "yet" not in said
+    assert "    evidence: trial 1\n" in said, "it is one"
 
 
 def test_decisions_best_and_status_as_json(hpt: Hpt, study: FakeStudy) -> None:

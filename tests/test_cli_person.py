@@ -88,6 +88,29 @@ def test_at_the_end_of_input_the_study_stops_and_resume_asks_on(tmp_path: Path) 
     assert "the decision before round 1 waits" not in done.stderr
 
 
+def test_without_a_stdin_nobody_answers(tmp_path: Path) -> None:
+    run(tmp_path, "", "status")
+    call = [sys.executable, "-m", "agentic_hpt.cli", "run", "study.yaml", "--approve"]
+    closed = ["sh", "-c", 'exec "$@" <&-', "sh", *call]
+    done = subprocess.run(closed, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "nobody answers: the study stops here" in done.stderr
+
+
+REQUEST: JsonObject = {
+    "round": 1,
+    "decision": {
+        "kind": "llm",
+        "actions": [
+            {"type": "x\x1b[2J", "verdict": "accepted", "reason": "[red]r", "verdict_reason": "v", "detail": {}}
+        ],
+    },
+    "evidence": "one\ntwo\x07",
+    "may": ["continue"],
+    "problem": "",
+}
+
+
 def test_no_end_of_line_is_needed_at_the_end_and_lines_may_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
     import contextlib
     import io
@@ -98,24 +121,29 @@ def test_no_end_of_line_is_needed_at_the_end_and_lines_may_come_together(monkeyp
     monkeypatch.setattr(os, "read", lambda descriptor, size: chunks.pop(0))
     shown = io.StringIO()
     asker = Asker(contextlib.nullcontext, Console(file=shown, markup=False))
-    request: JsonObject = {
-        "round": 1,
-        "decision": {
-            "kind": "llm",
-            "actions": [
-                {"type": "x\x1b[2J", "verdict": "accepted", "reason": "[red]r", "verdict_reason": "v", "detail": {}}
-            ],
-        },
-        "evidence": "one\ntwo\x07",
-        "may": ["continue"],
-        "problem": "",
-    }
-    assert asker(request) == {"answer": "approve", "comment": ""}
-    assert asker(request) == {"answer": "refuse", "comment": "because"}
+    assert asker(REQUEST) == {"answer": "approve", "comment": ""}
+    assert asker(REQUEST) == {"answer": "refuse", "comment": "because"}
     with pytest.raises(EOFError):
-        asker(request)
+        asker(REQUEST)
     assert "\x1b" not in shown.getvalue()
     assert "[red]r" in shown.getvalue()
+
+
+def test_an_editor_that_fails_is_told_of_and_the_question_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    import contextlib
+    import io
+
+    from rich.console import Console
+
+    words = ["e", "a"]
+    monkeypatch.setattr(Asker, "_read", lambda self, prompt: words.pop(0))
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setenv("EDITOR", "no-such-editor-here")
+    shown = io.StringIO()
+    asker = Asker(contextlib.nullcontext, Console(file=shown, markup=False))
+    assert asker(REQUEST) == {"answer": "approve", "comment": ""}
+    assert "no-such-editor-here" in shown.getvalue()
 
 
 SPACE = hpt.SearchSpace(x=hpt.Float(0.0, 10.0, default=5.0))

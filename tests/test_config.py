@@ -123,6 +123,36 @@ seed: 3
 """
 
 
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        ("large", "is no mapping"),
+        ([1], "is no mapping"),
+        ({f"f{i}": i for i in range(21)}, "21 facts are too many"),
+        ({"": 1}, "'' can't name a fact"),
+        ({"n" * 41: 1}, "can't name a fact"),
+        ({"rows\nand more": 1}, "can't name a fact"),
+        ({3: 1}, "3 can't name a fact"),
+        ({"note": "x" * 201}, "note has 201 characters; give at most 200"),
+        ({"rows": [1, 2]}, "rows: [1, 2] is neither a number nor a text"),
+        ({"rows": None}, "rows: None is neither"),
+        ({"rows": float("nan")}, "rows: nan is neither"),
+    ],
+)
+def test_facts_of_the_job_are_few_short_and_plain(job: object, said: str) -> None:
+    message = refused(job=job)
+    assert message.startswith("study: job: ")
+    assert said in message
+
+
+def test_facts_of_the_job_are_kept_as_they_are() -> None:
+    facts = {"rows": 50_000, "noise": 0.25, "model": "m" * 200, "balanced": False, **{f"f{i}": i for i in range(16)}}
+    config = described(job=facts)
+    assert config.job == facts
+    assert StudyConfig.from_mapping(config.to_json()) == config
+    assert described().job == {}
+
+
 def test_overrides_lie_over_the_file_and_the_budget_key_by_key(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(FILE)

@@ -19,6 +19,8 @@ from pydantic import Field
 
 from agentic_hpt.config import CoordinatorConfig
 from agentic_hpt.coordinator import LlmCoordinator
+from agentic_hpt.coordinator.evidence import describe_progress
+from agentic_hpt.coordinator.prompts import ask_question
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import Budget, DecisionRecord, ModelCall, Note, Usage
 from agentic_hpt.space import Choice, Float, SearchSpace
@@ -203,6 +205,8 @@ BLOCKING = """
 import asyncio, threading
 from agentic_hpt.config import CoordinatorConfig
 from agentic_hpt.coordinator import LlmCoordinator
+from agentic_hpt.coordinator.evidence import describe_progress
+from agentic_hpt.coordinator.prompts import ask_question
 from agentic_hpt.testing import ScriptedChatModel
 from situations import situation
 
@@ -368,6 +372,29 @@ def test_not_one_call_more_is_made_than_the_budget_allows_tries_and_repairs_incl
     useless = asked("junk", now=now)
     assert len(useless.chat.prompts) == min(2, limit)
     assert useless.decision.fallback
+
+
+def test_where_the_provider_counts_no_tokens_thoughts_count_too() -> None:
+    said = json.dumps(decide("continue"))
+    short = Asked(InStyle(message=AIMessage(said))).calls[0].output_tokens
+    long = Asked(InStyle(message=AIMessage(f"<think>{'hm ' * 300}</think>{said}"))).calls[0].output_tokens
+    assert long > short + 200
+
+
+def test_dollars_that_cannot_be_counted_are_not_spent() -> None:
+    now = situation(budget=Budget(trials=100, dollars=1.0))
+    run = asked(decide("continue"), now=now)
+    assert run.calls == []
+    assert "dollars can't be counted without coordinator.price" in str(run.decision.fallback)
+    assert asked(decide("continue"), now=now, price={"input": 1.0, "output": 1.0}).decision.fallback is None
+
+
+def test_a_budget_of_tokens_bears_a_prompt_of_which_few_characters_make_a_token() -> None:
+    """A prompt full of digits has about two characters a token."""
+    now = situation([0.5 + 0.001 * i for i in range(60)])
+    length = len(asked(decide("continue"), now=now).chat.prompts[0])
+    tight = replace(now, budget=Budget(trials=100, tokens=length // 2 + 100))
+    assert asked(decide("continue"), now=tight, max_tokens=100).calls == []
 
 
 def test_tokens_of_a_first_answer_count_before_a_repair() -> None:
@@ -562,3 +589,57 @@ def test_a_context_too_small_for_the_answers_is_said_at_once() -> None:
     with pytest.raises(ValueError, match="set max_tokens to 512 or less"):
         CoordinatorConfig(context_tokens=2048)
     assert CoordinatorConfig(context_tokens=2048, max_tokens=512).context_tokens == 2048
+
+
+def test_a_call_that_a_stop_cut_short_is_kept_too() -> None:
+    """Else a study that is stopped and resumed again and again would ask more often than its budget lets it."""
+    kept: list[ModelCall] = []
+    sent = threading.Event()
+    answer = threading.Event()
+
+    class Slow(ScriptedChatModel):
+        def _generate(
+            self, messages: list[BaseMessage], stop: list[str] | None = None, *rest: object, **more: object
+        ) -> ChatResult:
+            sent.set()
+            answer.wait(30)
+            return ChatResult(generations=[ChatGeneration(message=AIMessage("{}"))])
+
+    async def keep(call: ModelCall) -> None:
+        kept.append(call)
+
+    async def stopped() -> None:
+        chat = Slow(answers=[decide("continue")])
+        coordinator = LlmCoordinator("test:model", lambda: chat, CoordinatorConfig(), keep)
+        deciding = asyncio.create_task(coordinator.decide(situation()))
+        await asyncio.to_thread(sent.wait, 30)
+        deciding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await deciding
+
+    try:
+        asyncio.run(stopped())
+    finally:
+        answer.set()
+    (call,) = kept
+    assert "the study was stopped" in call.error
+    assert call.input_tokens > 0
+
+
+def test_a_brief_question_tells_of_no_range_that_its_schema_does_not_take() -> None:
+    now = situation([0.5 + 0.001 * i for i in range(60)], round=2)
+    config = CoordinatorConfig(context_tokens=8000, max_tokens=500)
+    text = ask_question(now, "first rounds", config, schema_mode=False).text(False)
+    whole = ask_question(now, "first rounds", CoordinatorConfig(), schema_mode=True).text(True)
+    assert [part in whole for part in ("- narrow:", '"region"')] == [True, True]
+    assert [part in text for part in ("- narrow:", '"region"')] == [False, False]
+    assert "narrow" not in text.split("# Answer")[1]
+
+
+def test_the_question_gives_a_repeated_best_by_its_mean() -> None:
+    best = trial(2, 0.8)
+    again = trial(3, 0.7, params=best.params, kind="repeat")
+    now = situation(trials=(trial(0, 0.5), trial(1, 0.6), best, again))
+    assert "The best value is 0.75, of trial 2" in ask_question(now, "first rounds", CoordinatorConfig()).prompt
+    assert "mean accuracy of its runs 0.75" in ask_question(now, "first rounds", CoordinatorConfig()).prompt
+    assert "best accuracy 0.75" in describe_progress(now)

@@ -221,3 +221,13 @@ def test_an_accepted_finalize_stands_alone() -> None:
     records = verdicts(situation(flat(PLATEAU)), {"type": "continue"}, {"type": "finalize"})
     assert [r.type for r in records if r.verdict == "accepted"] == ["continue", "finalize"]
     assert DecisionRecord(1, "llm", records).finalizes
+
+
+def test_repeats_that_lower_the_best_trials_mean_make_no_plateau_at_once() -> None:
+    """Else a model could end a search that still climbs: the older trial that then leads has many behind it."""
+    trials = [trial(0, 0.7), *(trial(i, 0.5) for i in range(1, 45)), trial(45, 0.8)]
+    repeats = [trial(46 + i, 0.4, params=trials[-1].params, kind="repeat") for i in range(2)]
+    now = situation([], trials=(*trials, *repeats), usage=Usage(trials=48))
+    assert now.goal.best(now.trials) == trials[0]
+    assert plateau(now)[0] == 2
+    assert verdicts(now, {"type": "finalize"})[0].verdict == "refused"

@@ -101,13 +101,13 @@ def test_a_model_that_always_fails_costs_nothing_but_its_notices(home: Path, tmp
 
 def test_a_spent_token_budget_leaves_the_study_to_the_rules(home: Path) -> None:
     chat = ScriptedChatModel(answers=[decide("continue")])
-    result = tune(home, chat, budget=hpt.Budget(trials=30, tokens=4000))
+    result = tune(home, chat, budget=hpt.Budget(trials=30, tokens=5300))
     assert len(chat.prompts) == 1
     assert result.stopped_by == "budget.trials"
     fallbacks = [str(d.fallback) for d in result.decisions[1:-1] if d.fallback]
     assert fallbacks
-    assert all("tokens are left of 4000, too few for a call" in text for text in fallbacks)
-    assert 0 < result.usage.tokens == result.decisions[0].tokens <= 4000
+    assert all("tokens are left of 5300, too few for a call" in text for text in fallbacks)
+    assert 0 < result.usage.tokens == result.decisions[0].tokens <= 5300
 
 
 @pytest.fixture

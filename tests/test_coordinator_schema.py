@@ -247,6 +247,28 @@ def test_the_answer_is_found_in_the_words_around_it(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        '{"actions": [{"type": "continue", "reason": "ab"}',
+        '{"actions": [{"type": "continue", "reason": "ab"}\n```',
+        '{"actions": [{"type": "continue", "reason": "a',
+        '{"actions": [{"type": "continue", "reason": "ab"}, {"ty',
+        'here: {"actions": [{"type": "propose", "reason": "x", "configurations": [{"params": {"a": 1}',
+        '{"actions": [{"type": "continue", "reason": "ab", "evidence": [1, -',
+        '{"actions": [{"type": "continue", "reason": "ab", "expects": nul',
+    ],
+)
+def test_an_answer_that_was_cut_short_is_not_taken_for_a_part_of_it(text: str) -> None:
+    with pytest.raises(CoordinatorError, match="ends before it is complete"):
+        parse_decision(text)
+
+
+def test_words_with_braces_before_an_answer_do_not_hide_it() -> None:
+    for words in ("take {x} so ", '{"note": 1} then ', "I use {a: "):
+        assert parse_decision(words + json.dumps(decide("continue"))) == parse_decision(decide("continue"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "",
         "I would go on.",
         '{"actions": [',

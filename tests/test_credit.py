@@ -58,7 +58,22 @@ def test_proposals_are_scored_against_the_samplers_trials_of_their_round() -> No
     assert score.gain == pytest.approx(0.3 / 3)
     assert score.sampler_gain == 0.0
     assert score.error_unit == "spread"
-    assert score.account == pytest.approx(10 + 1 - 1 - 0.5 - 1)
+    assert score.account == pytest.approx(10 - 0.5 - 2)
+
+
+def test_poor_workers_that_the_model_spawned_itself_make_its_proposals_no_better() -> None:
+    spawn = ActionRecord(
+        "spawn", "try", (), "accepted", "", {"worker": "per_parameter", "parameters": ["layers"], "trials": 8}
+    )
+    decision = proposed((0.02, None))
+    decision = replace(decision, actions=(*decision.actions, spawn))
+    poor = [replace(sampled(10 + i, 0.1), tuned=("layers",)) for i in range(8)]
+    trials = (sampled(0, 0.9, 1), ran(1, 0.02, 0.4), *(sampled(i, v) for i, v in ((4, 0.3), (5, 0.6), (6, 0.7))))
+    for beside in ([], poor):
+        score = model_score(situation(trials=(*trials, *beside), round=2, decisions=(decision,)))
+        assert score.percentile == pytest.approx(1 / 3)
+    alone = situation(trials=(trials[0], trials[1], *poor), round=2, decisions=(decision,))
+    assert model_score(alone).percentile == 1.0, "better than none to stand beside"
 
 
 def test_the_error_is_told_in_units_of_the_noise_once_that_was_measured() -> None:
@@ -117,7 +132,7 @@ def test_a_trigger_brings_half_of_the_first_share_back() -> None:
     now = situation(trials=trials, round=10, budget=Budget(trials=1000))
     assert model_share(now) == 0.25
     # Asked for it just now: it rests for a round.
-    asked = DecisionRecord(9, "llm", (), asked="plateau: 90 trials without a better one, 20 are a plateau")
+    asked = DecisionRecord(9, "llm", (), asked="plateau: 90 trials without a better one")
     assert model_share(replace(now, decisions=(asked,))) < 0.1
 
 

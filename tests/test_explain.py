@@ -185,7 +185,7 @@ def test_routine_is_told_briefly() -> None:
     assert "effect: " not in nothing
     assert "guard of spawn" in told(Effect(), "repaired")
     assert "effect: stated" in told(Effect(stated=0.1, status="missing"))
-    assert "effect: any gain would do" in told(Effect(stated=0.0, status="came"))
+    assert "effect: any gain beyond noise would do" in told(Effect(stated=0.0, status="came"))
 
 
 def test_a_running_study_is_told_up_to_now() -> None:
@@ -198,6 +198,11 @@ def test_a_running_study_is_told_up_to_now() -> None:
     nothing = story(status="running", stopped_by=None, trials=[], decisions=[], final=None, usage=Usage())
     assert nothing.chapters == ()
     assert "0 trials" in lines(nothing)[-2]
+
+
+def test_it_is_said_when_no_decision_knew_the_noise() -> None:
+    assert "measured at the end" in "\n".join(lines(story(noise_afterwards=True)))
+    assert "measured at the end" not in "\n".join(lines(story()))
 
 
 def test_what_is_not_known_of_noise_is_said() -> None:
@@ -336,7 +341,7 @@ def test_ranges_and_effects_in_words() -> None:
     assert "no trial of it has ended: it is still open" in effect_words(Effect(trials=0, gain=None, status="open"))
     assert "none has a value: it did not come" in effect_words(Effect(gain=None, status="missing"))
     assert "worse by 0.3 than before: the action was taken back" in effect_words(Effect(gain=-0.3, status="reversed"))
-    assert effect_words(Effect(stated=0.0)).startswith("any gain would do within 20 trials")
+    assert effect_words(Effect(stated=0.0)).startswith("any gain beyond noise would do within 20 trials")
 
 
 def tuned(folder: Path, **options: object) -> hpt.Result:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from agentic_hpt.coordinator.decisions import MAX_SPAWNS, Decision
+from agentic_hpt.coordinator.decisions import MAX_SPAWNS, Decision, Repeat
 from agentic_hpt.coordinator.guards import judge, must_finalize, options
 from agentic_hpt.coordinator.guards.subspace import in_any, near
 from agentic_hpt.protocols import Situation
@@ -21,6 +21,7 @@ from agentic_hpt.records import (
     Usage,
 )
 from agentic_hpt.space import Choice, Float, Int, SearchSpace
+from agentic_hpt.steering import in_range
 from situations import NEW, SPACE, situation, trial
 
 LAYERS = (1, 3, 5, 7, 9)
@@ -34,10 +35,12 @@ def grid(number: int) -> Params:
 
 
 def studied(trials: int = 40, **changes: object) -> Situation:
-    """Make a situation after so many complete trials all over the space, of which the last one is the best."""
-    made = [trial(i, 0.5 + i / 1000, params=grid(i)) for i in range(trials - 1)]
+    """Make a situation after so many complete trials all over the space: the best fifth has a rate of 0.002 to 0.03."""
+    made = [trial(i, 0.5 + i / 1000 + 0.1 * (8 <= i % 17 <= 14), params=grid(i)) for i in range(trials - 1)]
     made.append(trial(trials - 1, 0.8, params=BEST))
-    return situation([], **{"trials": tuple(made), "usage": Usage(trials=trials), "round": 3, **changes})
+    known = Insights({"layers": 0.05, "rate": 0.8, "optimizer": 0.1, "momentum": 0.05})
+    about = {"trials": tuple(made), "usage": Usage(trials=trials), "round": 3, "insights": known}
+    return situation([], **{**about, **changes})
 
 
 def judged(now: Situation, *actions: dict[str, object], by: str = "") -> tuple[ActionRecord, ...]:
@@ -121,10 +124,11 @@ def test_a_parameter_that_is_not_active_in_the_incumbent_is_not_frozen() -> None
 
 def test_the_last_tuned_parameter_is_not_frozen_in_one_decision_or_over_several() -> None:
     names = ("layers", "rate", "momentum", "optimizer")
-    records = judged(studied(), *({"type": "freeze", "parameter": n} for n in names))
+    begun = studied(insights=Insights(dict.fromkeys(names, 0.2)))
+    records = judged(begun, *({"type": "freeze", "parameter": n} for n in names))
     assert [r.verdict for r in records[:4]] == ["accepted"] * 3 + ["refused"]
     assert "last parameter" in records[3].verdict_reason
-    now = limited(studied(), *({"type": "freeze", "parameter": n} for n in names[:3]))
+    now = limited(begun, *({"type": "freeze", "parameter": n} for n in names[:3]))
     assert "last parameter" in one(now, "freeze", parameter="optimizer").verdict_reason
     assert options(now).freezable == ()
 
@@ -176,14 +180,14 @@ def test_a_number_is_narrowed_to_a_range_that_rests_on_trials() -> None:
     [
         ({"low": 1e-9, "high": 0.05}, {"low": 1e-4, "high": 0.05}, "cut to the present range"),
         ({"low": 0.05, "high": 1e-3}, {"low": 1e-3, "high": 0.05}, "swapped"),
-        ({"low": 0.02, "high": 0.1}, {"low": 0.003, "high": 0.1}, "stretched to hold the best trial and the default"),
+        ({"low": 0.02, "high": 0.1}, {"low": 0.003, "high": 0.1}, "stretched to hold the default, the best trial"),
         ({"low": 2e-4, "high": 0.004}, {"low": 2e-4, "high": 0.01}, "stretched"),
         ({"high": 0.05}, {"low": 1e-4, "high": 0.05}, ""),
         ({"values": [0.05, 1e-3]}, {"low": 1e-3, "high": 0.05}, "taken for a range"),
     ],
 )
 def test_a_range_is_repaired(asked: dict[str, object], range_: dict[str, float], why: str) -> None:
-    record = one(studied(), "narrow", parameter="rate", **asked)
+    record = one(studied(), "narrow", "person", parameter="rate", **asked)
     assert record.detail["range"] == range_
     assert record.verdict == ("repaired" if why else "accepted")
     assert why in record.verdict_reason
@@ -217,9 +221,39 @@ def test_a_narrowing_rests_on_five_trials_a_parameter_of_which_five_lie_inside()
     far = [trial(i, 0.5, params={**grid(1), "rate": 0.09 + i * 1e-4}) for i in range(20)]
     inside = [trial(20 + i, 0.6 + i / 100, params={**grid(1), "rate": 0.011 + i * 1e-4}) for i in range(4)]
     now = replace(studied(), trials=(*far, *inside))
-    assert "4 complete trials lie inside; 5 are needed" in judged(now, NARROW)[0].verdict_reason
+    assert "4 complete trials lie inside; 5 are needed" in judged(now, NARROW, by="person")[0].verdict_reason
     enough = replace(now, trials=(*now.trials, trial(24, 0.1, params={**grid(1), "rate": 0.012})))
-    assert judged(enough, NARROW)[0].verdict == "accepted"
+    assert judged(enough, NARROW, by="person")[0].verdict == "accepted"
+
+
+def test_a_models_range_holds_where_the_best_fifth_lies_and_a_persons_need_not() -> None:
+    model, person = (one(studied(), "narrow", by, parameter="rate", low=1e-4, high=0.011) for by in ("", "person"))
+    assert (model.verdict, person.verdict) == ("repaired", "accepted")
+    best = sorted(studied().trials, key=lambda t: -t.values["accuracy"])[:8]
+    held = model.detail["range"]
+    assert all(in_range(t.params["rate"], held) for t in best)
+    assert "best fifth" in model.verdict_reason
+
+
+def test_nothing_is_frozen_by_a_model_before_it_is_known_what_matters() -> None:
+    early = studied(insights=Insights())
+    assert "not known yet" in one(early, "freeze", parameter="layers").verdict_reason
+    assert one(early, "freeze", "person", parameter="layers").verdict == "accepted"
+
+
+def test_a_model_whose_proposals_were_far_below_the_samplers_neither_limits_nor_spawns() -> None:
+    poor = [
+        trial(40 + i, 0.01, params={**grid(1), "rate": 0.09 + i * 1e-4}, kind="proposals", round=3) for i in range(4)
+    ]
+    beside = [trial(50 + i, 0.5, params={**grid(1), "rate": 0.05 + i * 1e-4}, kind="joint", round=3) for i in range(4)]
+    detail = {"configurations": [dict(t.params) for t in poor], "hypotheses": [""] * 4, "expected": [None] * 4}
+    asked = DecisionRecord(2, "llm", (ActionRecord("propose", "try", (), "accepted", "new", detail),))
+    now = replace(studied(), trials=(*studied().trials, *poor, *beside), decisions=(asked,))
+    assert "its 4 proposals so far beat 0%" in judged(now, NARROW)[0].verdict_reason
+    assert one(now, "spawn", worker="joint", trials=3).verdict == "refused"
+    assert options(now).narrowable == ()
+    assert options(now).spawn_trials == 0
+    assert judged(now, NARROW, by="person")[0].verdict != "refused"
 
 
 def test_a_range_of_one_value_is_refused_since_freeze_is_for_that() -> None:
@@ -231,8 +265,14 @@ def test_a_range_of_one_value_is_refused_since_freeze_is_for_that() -> None:
 
 
 def test_whole_and_stepped_numbers_are_narrowed_on_their_grid() -> None:
-    assert one(studied(), "narrow", parameter="layers", low=1.5, high=7.9).detail["range"] == {"low": 3, "high": 7}
-    assert one(studied(), "narrow", parameter="layers", low=5.2, high=5.4).detail["range"] == {"low": 3, "high": 5}
+    assert one(studied(), "narrow", "person", parameter="layers", low=1.5, high=7.9).detail["range"] == {
+        "low": 3,
+        "high": 7,
+    }
+    assert one(studied(), "narrow", "person", parameter="layers", low=5.2, high=5.4).detail["range"] == {
+        "low": 3,
+        "high": 5,
+    }
 
 
 def test_a_bound_between_two_steps_is_no_narrowing_and_no_limit() -> None:
@@ -250,17 +290,17 @@ def test_a_best_trial_off_the_grid_can_neither_be_held_nor_kept() -> None:
     odd = trial(40, 0.85, params={**BEST, "layers": 6}, kind="imported")
     now = replace(studied(), trials=(*studied().trials, odd))
     assert "not on the grid" in one(now, "freeze", parameter="layers").verdict_reason
-    assert "not on the grid" in one(now, "narrow", parameter="layers", low=3, high=5).verdict_reason
-    assert one(now, "narrow", parameter="layers", low=3, high=7).detail["range"] == {"low": 3, "high": 7}
+    assert "not on the grid" in one(now, "narrow", "person", parameter="layers", low=3, high=5).verdict_reason
+    assert one(now, "narrow", "person", parameter="layers", low=3, high=7).detail["range"] == {"low": 3, "high": 7}
 
 
 def test_a_choice_is_narrowed_to_values_and_keeps_the_default_and_the_incumbents() -> None:
     space = SearchSpace(a=Choice([8, 16, 32, 64, 128], ordered=True, default=16), b=Float(0, 1))
     made = tuple(trial(i, 0.5 + i / 100, params={"a": (8, 16, 32, 64)[i % 4], "b": i / 50}) for i in range(40))
     now = replace(studied(), space=space, trials=made)  # the last, with 64, is the best
-    record = one(now, "narrow", parameter="a", values=[128, 64, 999])
+    record = one(now, "narrow", "person", parameter="a", values=[128, 64, 999])
     assert (record.verdict, record.detail["range"]) == ("repaired", {"values": [16, 64, 128]})
-    between = one(now, "narrow", parameter="a", low=10, high=70)
+    between = one(now, "narrow", "person", parameter="a", low=10, high=70)
     assert (between.verdict, between.detail["range"]) == ("repaired", {"values": [16, 32, 64]})
 
 
@@ -444,6 +484,19 @@ def test_the_same_worker_is_not_spawned_twice_and_not_more_than_fit() -> None:
     assert [r.verdict for r in judged(now, *workers, by="person")[:8]] == ["accepted"] * MAX_SPAWNS
 
 
+def test_a_model_that_lifts_its_own_limit_does_not_set_one_again_at_once() -> None:
+    """Else each limit would begin a window anew, and none would ever be found to bring nothing."""
+    start = studied(round=3)
+    limit = judged(start, NARROW)[0]
+    held = replace(start, decisions=(DecisionRecord(3, "llm", (limit,)),), round=4)
+    lifted = judged(held, {"type": "widen", "parameter": "rate"})[0]
+    now = replace(held, decisions=(*held.decisions, DecisionRecord(4, "llm", (lifted,))), round=5)
+    assert "was lifted" in judged(now, NARROW)[0].verdict_reason
+    assert "rate" not in options(now).narrowable
+    assert judged(now, NARROW, by="person")[0].verdict != "refused"
+    assert judged(replace(now, round=8), NARROW)[0].verdict != "refused"
+
+
 # propose
 
 
@@ -554,7 +607,7 @@ def test_before_the_first_round_the_default_has_its_place() -> None:
 def test_a_parameter_with_one_value_is_not_limited() -> None:
     space = SearchSpace(rate=SPACE["rate"], fixed=Int(3, 3), layers=SPACE["layers"])
     made = tuple(trial(i, 0.5, params={"rate": 1e-3 * (i + 1), "fixed": 3, "layers": 3}) for i in range(20))
-    now = replace(studied(), space=space, trials=made)
+    now = replace(studied(), space=space, trials=made, insights=Insights({"rate": 0.3, "layers": 0.3}))
     assert "one value as it is" in one(now, "freeze", parameter="fixed").verdict_reason
     assert options(now).freezable == ("rate", "layers")
     assert options(now).free == ("rate", "layers")
@@ -564,10 +617,18 @@ def test_a_parameter_with_one_value_is_not_limited() -> None:
 
 
 def test_a_complete_trial_is_repeated_within_round_budget_and_runs() -> None:
-    assert one(studied(), "repeat", trial=39, seeds=3).detail == {"trial": 39, "seeds": 3}
-    cramped = one(studied(round_trials=8), "repeat", trial=39, seeds=3)
+    assert one(studied(), "repeat", "person", trial=39, seeds=3).detail == {"trial": 39, "seeds": 3}
+    cramped = one(studied(round_trials=8), "repeat", "person", trial=39, seeds=3)
     assert (cramped.verdict, cramped.detail["seeds"]) == ("repaired", 2)
-    assert "quarter of a round" in cramped.verdict_reason
+    assert "share of a round" in cramped.verdict_reason
+
+
+def test_a_model_leaves_half_of_a_rounds_repeats_and_of_the_budgets_to_the_rules() -> None:
+    assert one(studied(), "repeat", trial=39, seeds=3).detail["seeds"] == 2
+    again = [trial(40 + i, 0.6, params=grid(i), kind="repeat") for i in range(5)]
+    spent = replace(studied(), trials=(*studied().trials, *again))
+    assert "share of the budget" in one(spent, "repeat", trial=39, seeds=1).verdict_reason
+    assert judge(Decision(actions=(Repeat(reason="r", trial=39, seeds=1),)), spent, rules=1)[0].verdict == "accepted"
 
 
 def test_one_configuration_runs_five_times_at_most() -> None:
@@ -584,12 +645,12 @@ def test_repeats_have_a_tenth_of_the_budget_and_three_trials_at_least() -> None:
     now = studied()
     others = [trial(40 + i, 0.6, params=grid(i), kind="repeat") for i in range(9)]
     spent = replace(now, trials=(*now.trials, *others))
-    assert one(spent, "repeat", trial=39, seeds=3).detail["seeds"] == 1
+    assert one(spent, "repeat", "person", trial=39, seeds=3).detail["seeds"] == 1
     small = replace(now, budget=Budget(trials=50))
-    assert one(small, "repeat", trial=39, seeds=3).detail["seeds"] == 3
+    assert one(small, "repeat", "person", trial=39, seeds=3).detail["seeds"] == 3
     assert (
-        "tenth of the budget"
-        in one(replace(spent, budget=Budget(trials=90)), "repeat", trial=39, seeds=1).verdict_reason
+        "share of the budget"
+        in one(replace(spent, budget=Budget(trials=90)), "repeat", "person", trial=39, seeds=1).verdict_reason
     )
 
 

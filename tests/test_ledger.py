@@ -449,6 +449,32 @@ def test_verdicts_are_kept_with_the_call_that_gave_the_answer(home: Home) -> Non
     ]
 
 
+def test_calls_are_given_as_they_were_kept(home: Home) -> None:
+    ledger = home.open()
+    assert ledger.calls() == []
+    kept = [call(1), replace(call(2), error="429", attempt=1), replace(call(2), attempt=2, evidence_id="e1")]
+    for one in kept:
+        ledger.record_call(one)
+    action = ActionRecord("continue", "r", (), "accepted", "on", asked={"type": "continue"})
+    ledger.record_decision(DecisionRecord(2, "llm", (action,)))
+    assert home.open().calls() == [*kept[:2], replace(kept[2], verdicts=("continue: accepted: on",))]
+
+
+def test_the_evidence_is_kept_beside_the_decision_and_reaches_mlflow_with_it(home: Home) -> None:
+    ledger = home.open()
+    assert ledger.evidence(1) is None
+    ledger.record_evidence(1, {"trials": [1], "of": "an answer that never came"})
+    ledger.record_evidence(1, {"trials": [1, 2]})
+    ledger.record_evidence(2, {"trials": ["\u00fc"]})
+    ledger.record_decision(replace(decision(1), evidence_id="e1", shown={"trials": [1, 2]}))
+    assert home.open().evidence(1) == {"trials": [1, 2]}
+    assert home.open().evidence(2) == {"trials": ["\u00fc"]}
+    assert home.sql("select body from hpt_decisions where body like '%shown%'") == [], "it is kept once"
+    ledger.record_decision(decision(3))
+    payloads = [e.payload for e in open_outbox(home.url, home.row.uid).pending(9) if e.kind == "decision"]
+    assert [payload.get("evidence") for payload in payloads] == [{"trials": [1, 2]}, None]
+
+
 def test_where_the_rules_stood_in_the_models_call_has_no_verdicts(home: Home) -> None:
     ledger = home.open()
     ledger.record_call(call(1))
@@ -679,40 +705,46 @@ def test_a_discarded_study_leaves_nothing_and_takes_nothing_else(home: Home) -> 
         run(ledger)
         ledger.record_call(call(1))
         ledger.record_decision(decision(1))
+        ledger.record_evidence(1, {})
         ledger.add_note("x")
     store.discard(other.uid)
     assert [r.name for r in home.store().list_studies()] == ["digits"]
-    for table in ("trials", "attempts", "reports", "decisions", "model_calls", "notes", "outbox"):
+    for table in ("trials", "attempts", "reports", "decisions", "evidence", "model_calls", "notes", "outbox"):
         assert {r[0] for r in home.sql(f"select study from hpt_{table}")} == {home.row.id}, table
     again = store.create_study("other", {})
     assert store.open_study(again, budget=BUDGET, seed=0).trials() == []
 
 
 @pytest.mark.parametrize("create", [True, False])
-def test_a_store_of_the_first_version_is_brought_up_and_loses_nothing(home: Home, create: bool) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_store_of_an_older_version_is_brought_up_and_loses_nothing(home: Home, create: bool, version: int) -> None:
     ledger = home.open()
     run(ledger)
     ledger.record_decision(decision(1))
-    home.sql("drop table hpt_notes")
-    home.sql("update hpt_meta set value = '1' where key = 'schema_version'")
+    for table in ("hpt_notes", "hpt_evidence")[version - 1 :]:
+        home.sql(f"drop table {table}")
+    home.sql(f"update hpt_meta set value = '{version}' where key = 'schema_version'")
     home.close()
     store = LedgerStore(home.url, create=create)
-    assert home.sql("select value from hpt_meta where key = 'schema_version'") == [("2",)]
+    assert home.sql("select value from hpt_meta where key = 'schema_version'") == [("3",)]
     assert home.sql("select count(*) from hpt_notes") == [(0,)]
     again = store.open_study(home.row, budget=BUDGET, seed=7)
     assert [t.id for t in again.trials()] == [0]
     assert again.decisions() == [decision(1)]
+    assert again.evidence(1) is None, "none was kept then"
+    again.record_evidence(2, {"round": 2})
+    assert again.evidence(2) == {"round": 2}
     again.add_note("it works")
     assert [n.text for n in again.notes()] == ["it works"]
     store.close()
 
 
 def test_a_newer_store_is_refused_and_left_alone(home: Home) -> None:
-    home.sql("update hpt_meta set value = '3' where key = 'schema_version'")
+    home.sql("update hpt_meta set value = '4' where key = 'schema_version'")
     home.close()
     before = home.path.read_bytes()
     for open_ in (lambda: LedgerStore(home.url), lambda: open_outbox(home.url, home.row.uid)):
-        with pytest.raises(StoreVersionError, match=r"store version 3; this agentic-hpt reads up to 2") as caught:
+        with pytest.raises(StoreVersionError, match=r"store version 4; this agentic-hpt reads up to 3") as caught:
             open_()
         assert caught.value.exit_code == 2
         assert "upgrade" in caught.value.hint

@@ -16,7 +16,18 @@ from agentic_hpt.config import CoordinatorConfig
 from agentic_hpt.coordinator import LlmCoordinator
 from agentic_hpt.coordinator.guards import plateau
 from agentic_hpt.protocols import Situation
-from agentic_hpt.records import ActionRecord, Budget, DecisionRecord, ModelCall, Note, Params, Report, TrialState, Usage
+from agentic_hpt.records import (
+    ActionRecord,
+    Budget,
+    DecisionRecord,
+    Insights,
+    ModelCall,
+    Note,
+    Params,
+    Report,
+    TrialState,
+    Usage,
+)
 from agentic_hpt.space import Choice
 from agentic_hpt.steering import full_range, in_range, space_within, steering_of
 from agentic_hpt.testing import Answer, ScriptedChatModel
@@ -162,16 +173,19 @@ def settled(*actions: ActionRecord) -> DecisionRecord:
 FROZEN = ActionRecord("freeze", "r", (), "accepted", "w", {"parameter": "layers", "range": {"values": [3]}})
 NARROWED = ActionRecord("narrow", "r", (), "accepted", "w", {"parameter": "rate", "range": {"low": 5e-3, "high": 5e-2}})
 RUNNING = trial(30, round=3, state=TrialState.RUNNING, reports=(Report(0, {"accuracy": 0.1}),))
+KNOWN = Insights({"layers": 0.1, "rate": 0.8, "optimizer": 0.1, "momentum": 0.0})
 SITUATIONS: dict[str, Situation] = {
     "before round 1": situation((), round=0, usage=Usage()),
     "at the beginning": situation(),
     "nothing complete": situation([None, None, None]),
-    "on a plateau": situation(flat(PLATEAU + 1)),
+    "on a plateau": situation(flat(PLATEAU + 1), insights=KNOWN),
     "limited": situation([0.5 + 0.001 * i for i in range(30)], round=2, decisions=(settled(FROZEN, NARROWED),)),
+    "what matters is known": situation([0.5 + 0.001 * i for i in range(30)], round=2, insights=KNOWN),
     "auto, with a note and a running trial": situation(
         [0.5 + 0.003 * (i % 7) for i in range(30)],
         round=2,
         strategy="auto",
+        insights=KNOWN,
         running=(RUNNING,),
         notes=(Note(1, ORDERS[0], 0.0),),
     ),

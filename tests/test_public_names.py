@@ -77,6 +77,11 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert in_a_fresh_process("import agentic_hpt; agentic_hpt.__version__") == set()
 
 
+def test_telling_the_facts_of_a_built_in_job_imports_nothing_heavy() -> None:
+    statement = "from agentic_hpt.objectives.torch_trainer import TorchTrainer; TorchTrainer('digits').facts({})"
+    assert not in_a_fresh_process(statement) & {"torch", "sklearn", "numpy"}
+
+
 def test_declaring_a_space_imports_nothing_heavy() -> None:
     statement = "import agentic_hpt as hpt; hpt.SearchSpace(a=hpt.Float(0, 1)), hpt.Budget(trials=1), hpt.Pruned"
     assert in_a_fresh_process(statement) == set()

@@ -78,6 +78,20 @@ def test_a_models_decisions_are_repeated_without_it(home: Path) -> None:
     assert {d.tokens for d in again.decisions} == {0}
 
 
+@pytest.mark.parametrize("who", ["rules", "model", "person"])
+def test_the_rules_workers_are_the_rules_again(home: Path, who: str) -> None:
+    """What a model has earned bounds neither the rules' workers that stand beside its actions nor the rules alone."""
+    chat = ScriptedChatModel(answers=[decide("continue")]) if who == "model" else "rules"
+    approver = (lambda request: "approve") if who == "person" else None
+    first = tune(home, chat, strategy="auto", budget=hpt.Budget(trials=60), approver=approver)
+    spawned = [a for d in first.decisions for a in d.actions if a.type == "spawn" and a.verdict == "accepted"]
+    assert len(spawned) > 4
+    again, likeness = replay_study("bowl", home=home, objective=OBJECTIVE)
+    assert likeness.difference == ""
+    assert said(again.decisions) == said(first.decisions)
+    assert [a.by for d in again.decisions for a in d.actions] == [a.by for d in first.decisions for a in d.actions]
+
+
 def test_what_was_started_while_the_model_thought_is_started_again(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     first = tune_gates(
         monkeypatch,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -289,6 +289,11 @@ STEERED = [
     DecisionRecord(3, "rules", (acted("widen", parameter="x", range={"low": 0.0, "high": 0.6}),)),
     DecisionRecord(4, "rules", (acted("prioritise", parameters=[]),)),
 ]
+
+
+def test_who_ended_a_limit_is_named_in_plain_words() -> None:
+    ended = replace(STEERED[-1], kind="llm")
+    assert [entry.until for entry in steered([*STEERED[:-1], ended])][2] == "taken back after round 4 by the model"
 
 
 def test_what_steered_a_study_is_listed_with_what_ended_it() -> None:

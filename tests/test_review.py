@@ -11,7 +11,7 @@ import pytest
 import agentic_hpt as hpt
 from agentic_hpt.coordinator.review import apply_review, review_request
 from agentic_hpt.errors import ConfigError
-from agentic_hpt.records import ActionRecord, DecisionRecord, JsonObject
+from agentic_hpt.records import ActionRecord, DecisionRecord, Job, JsonObject, Outcome, Report
 from agentic_hpt.study import Study, resume_study
 from agentic_hpt.testing import ScriptedChatModel, bowl, decide
 from bridge_studies import Gates, Thinker, of_bridge
@@ -236,6 +236,97 @@ def test_trials_go_on_while_the_person_thinks(monkeypatch: pytest.MonkeyPatch, h
     assert {t.round for t in of_bridge(result.trials)} >= {2}
     told = [e["trial"] for e in events if e["type"] == "trial"]
     assert sorted(told, key=str) == sorted((t.id for t in result.trials), key=str), "also what ended meanwhile is told"
+
+
+def test_what_ends_the_study_does_not_wait_for_the_person(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """The objective's first answer is refused while the person thinks, who would never answer."""
+    import threading
+
+    class Useless(Gates):
+        async def run(self, job: Job, on_report: Callable[[Report], bool]) -> Outcome:
+            return Outcome.failed(hpt.FailureKind.INVALID_OUTPUT, "it answers nothing")
+
+    over, answered = threading.Event(), list[bool]()
+
+    def approver(request: JsonObject) -> object:
+        answered.append(over.wait(30))
+        return "approve"
+
+    with pytest.raises(ConfigError, match="first answer can't be used"):
+        tune_gates(monkeypatch, home, Useless(), lambda g: Thinker(g, lambda *given: True), approver=approver)
+    assert answered == []
+    over.set()
+    assert hpt.list_studies(home) == [], "the name stays free"
+
+
+def test_half_a_round_is_left_for_what_a_person_puts_in(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """Of twelve trials six are left: the bridge takes three while the person thinks about three of their own."""
+    import threading
+
+    from agentic_hpt.graph import bridging
+    from agentic_hpt.graph.context import StudyParts
+    from agentic_hpt.records import Trial
+
+    spent = threading.Event()
+    sound = bridging._next_trial
+
+    def bridge(parts: StudyParts, round_: int, limit: int | None) -> Trial | None:
+        found = sound(parts, round_, limit) if round_ == 1 else None
+        if found is None and round_ == 1:
+            spent.set()
+        return found
+
+    wanted = [{"params": {"x": x, "y": 0.9}} for x in (0.1, 0.2, 0.35)]
+
+    def approver(request: JsonObject) -> object:
+        if request["round"] != 1:
+            return "approve"
+        assert spent.wait(30)
+        return {"answer": "edit", "actions": [{"type": "propose", "reason": "I", "configurations": wanted}]}
+
+    monkeypatch.setattr(bridging, "_next_trial", bridge)
+    result = tune_gates(monkeypatch, home, Gates(), budget=hpt.Budget(trials=12), approver=approver)
+    assert [t.kind for t in result.trials[6:]] == ["bridge"] * 3 + ["proposals"] * 3
+    assert [dict(t.params) for t in result.trials[9:]] == [w["params"] for w in wanted]
+
+
+def test_the_guards_judge_an_edit_by_what_the_bridge_has_left(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """The bridge takes one of the last three trials when the answer is there: of three proposals one is cut openly."""
+    from agentic_hpt.graph import bridging, nodes
+    from agentic_hpt.graph.context import Emit, StudyParts
+    from agentic_hpt.protocols import Situation
+    from agentic_hpt.records import Trial
+
+    gates = Gates()
+    looked: list[int] = []
+    next_trial, look = bridging._next_trial, nodes._situation
+
+    def bridge(parts: StudyParts, round_: int, limit: int | None) -> Trial | None:
+        used = parts.ledger.usage().trials
+        return next_trial(parts, round_, limit) if used == 6 and looked.count(1) == 3 else None
+
+    async def looking(parts: StudyParts, round_: int, emit: Emit) -> Situation:
+        found = await look(parts, round_, emit)
+        looked.append(round_)
+        if round_ == 1 and looked.count(1) == 3:  # to decide, to ask, and to take the answer
+            bridging.begin_thinking(parts, round_, 0)
+            await gates.wait(lambda: len(gates.ended) == 7)
+        return found
+
+    def approver(request: JsonObject) -> object:
+        if request["round"] != 1:
+            return "approve"
+        wanted = [{"params": {"x": x, "y": 0.9}} for x in (0.1, 0.2, 0.35)]
+        return {"answer": "edit", "actions": [{"type": "propose", "reason": "I", "configurations": wanted}]}
+
+    monkeypatch.setattr(bridging, "_next_trial", bridge)
+    monkeypatch.setattr(nodes, "_situation", looking)
+    result = tune_gates(monkeypatch, home, gates, budget=hpt.Budget(trials=9), approver=approver)
+    proposed = result.decisions[1].accepted("propose")
+    assert proposed is not None
+    assert proposed.verdict == "repaired"
+    assert [t.kind for t in result.trials[6:]] == ["bridge", "proposals", "proposals"]
+    assert [dict(t.params) for t in result.trials[7:]] == proposed.detail["configurations"]
 
 
 DRIVER_OPTIONS = {"coordinator": {"approve": True}}

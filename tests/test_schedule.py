@@ -8,7 +8,7 @@ from agentic_hpt.coordinator.schedule import Ask, unseen_notes, why_ask
 from agentic_hpt.errors import FailureKind
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import ActionRecord, Budget, DecisionRecord, Note, Trial, Usage
-from situations import PLATEAU, situation, trial
+from situations import situation, trial
 
 PER_ROUND = 4
 
@@ -44,9 +44,9 @@ def test_then_it_is_not_asked_while_nothing_happens() -> None:
         assert why_ask(after(round_)) == Ask(False, "not asked: no trigger")
 
 
-def test_half_a_plateau_is_a_trigger() -> None:
-    stuck = [0.5, *[0.2] * (PLATEAU // 2)]
-    assert why_ask(after(6, stuck)) == Ask(True, "plateau: 10 trials without a better one, 20 are a plateau")
+def test_ten_trials_without_a_gain_are_a_trigger() -> None:
+    stuck = [0.5, *[0.2] * 10]
+    assert why_ask(after(6, stuck)) == Ask(True, "plateau: 10 trials without a better one")
     assert not why_ask(after(6, stuck[:-1])).asked
 
 
@@ -170,3 +170,11 @@ def test_all_reasons_are_told() -> None:
         "first rounds: after round 2; note: 1 of a person's notes not seen yet; "
         "failures: the first of kind nan; budget: 50 % is spent"
     )
+
+
+def test_a_note_that_a_failing_model_did_not_see_rests_for_a_round() -> None:
+    notes = (Note(1, "try small rates", 0.0),)
+    asked = "note: 1 of a person's notes not seen yet"
+    failed = (decided(4, asked, fallback="no answer"),)
+    assert not why_ask(after(5, notes=notes, decisions=failed)).asked
+    assert why_ask(after(6, notes=notes, decisions=failed)).reason == asked

@@ -235,8 +235,13 @@ def test_a_model_decides_in_the_server_too(server: Server) -> None:
         state, events = server.run(cheap("advised", 9, coordinator=coordinator))
     assert state.get("status") == "finalized", state
     decisions = [e for e in events if e["type"] == "decision"]
-    assert state["result"]["validation_best"] == 1.0, decisions
     assert [d["kind"] for d in decisions][:2] == ["llm", "llm"]
+    opening = {a["type"]: a["verdict"] for a in decisions[0]["actions"]}
+    assert opening["propose"] == "accepted", (decisions[0], len(model.requests))
+    with hpt.Study.open("advised", server.home) as study:
+        ran = [(dict(t.params), str(t.state), t.message) for t in study.trials() if t.kind == "proposals"]
+    assert ran == [({"x": 1.0}, "complete", "")], decisions
+    assert state["result"]["validation_best"] == 1.0
     assert all(d["fallback"] is None for d in decisions)
 
 

@@ -12,7 +12,7 @@ import pytest
 from agentic_hpt.errors import ConfigError, FailureKind
 from agentic_hpt.executors.handle import run_objective
 from agentic_hpt.executors.processes import ProcessExecutor
-from agentic_hpt.objectives.datasets import load
+from agentic_hpt.objectives.datasets import Sizes, load, sizes
 from agentic_hpt.objectives.torch_trainer import TorchTrainer, load_example, load_model
 from agentic_hpt.presets import TASKS, task_study
 from agentic_hpt.records import Job, Outcome
@@ -27,6 +27,28 @@ def job(folder: Path, params, seed=1, final=False) -> Job:
 
 def run(task: str, job_: Job, metric="accuracy", on_report=lambda report: False) -> Outcome:
     return run_objective(TorchTrainer(task), job_, metric, on_report)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_sizes_that_are_told_without_loading_the_data_are_the_datas(task):
+    split = load(task)
+    parts = [len(part.labels) for part in (split.train, split.validation, split.holdout)]
+    assert sizes(task) == Sizes(*parts, split.train.features.shape[1], len(split.labels))
+
+
+@pytest.mark.parametrize("params", [{}, {"num_layers": 4, "hidden_dim": 16, "epochs": 1}])
+def test_the_trainer_tells_its_data_and_how_many_weights_the_default_has(tmp_path, params):
+    facts = TorchTrainer("wine").facts(params)
+    assert facts["task"] == "wine"
+    assert (facts["training_rows"], facts["validation_rows"], facts["holdout_rows"]) == (106, 36, 36)
+    assert (facts["features"], facts["classes"]) == (13, 3)
+    assert facts["epochs_at_default"] == params.get("epochs", 30)
+    trained = run("wine", job(tmp_path, {**params, "epochs": 1}))
+    assert facts["weights_at_default"] == trained.values["parameters"]
+
+
+def test_a_size_that_is_no_whole_number_is_not_counted_with():
+    assert "weights_at_default" not in TorchTrainer("wine").facts({"num_layers": 1.5})
 
 
 @pytest.mark.parametrize("task", TASKS)

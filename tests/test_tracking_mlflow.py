@@ -253,7 +253,30 @@ def test_a_decision_run(home: Path) -> None:
     texts = {name: (files / name).read_text() for name in ("prompt.txt", "answer-2.txt")}
     assert texts == {"prompt.txt": "the prompt", "answer-2.txt": "the answer"}
     assert DecisionRecord.from_json(json.loads((files / "decision.json").read_text())).round == 3
+    told = json.loads((files / "calls.json").read_text())
+    assert [(c["prompt_version"], c["input_hash"], c["evidence_id"], c["seconds"]) for c in told] == [
+        ("1", "h", "", 0.5)
+    ] * 2
+    assert [(c["prompt"], c["answer"]) for c in told] == [
+        ("prompt.txt", "answer.txt"),
+        ("prompt-2.txt", "answer-2.txt"),
+    ]
+    assert "hpt.review" not in run.data.tags
+    assert not (files / "evidence.json").exists(), "none was kept"
     assert mlflow.read_round(3) == [], "a decision is no trial"
+
+
+def test_a_decision_run_holds_the_evidence_and_a_persons_word(home: Path) -> None:
+    mlflow = store(home)
+    decided = DecisionRecord(
+        3, "person", (ActionRecord("continue", "r", (), "accepted", "v"),), review="edit: " + "x" * 900
+    )
+    payload: JsonObject = {"decision": decided.to_json(), "calls": [], "evidence": {"conclusions": ["a"], "round": 3}}
+    run = mlflow._client.get_run(mlflow.write(OutboxEntry(9, "decision", "decision/3", payload)))
+    assert run.data.tags["hpt.review"] == ("edit: " + "x" * 900)[:500]
+    files = home / "home" / "artifacts" / run.info.run_id / "artifacts"
+    assert json.loads((files / "evidence.json").read_text()) == {"conclusions": ["a"], "round": 3}
+    assert sorted(file.name for file in files.iterdir()) == ["decision.json", "evidence.json"]
 
 
 def final(folder: Path, loader: str) -> OutboxEntry:

@@ -139,6 +139,59 @@ def test_before_anything_was_complete_a_gain_is_that_over_the_first_value() -> N
     assert (only(now).gain, only(now).status) == (pytest.approx(0.3), "came")
 
 
+def test_the_opening_proposals_are_measured_against_the_default() -> None:
+    opening = DecisionRecord(0, "llm", (action("propose", configurations=[dict(NEW)] * 2),))
+    own = [trial(1 + i, v, kind="proposals") for i, v in enumerate((0.8, 0.7))]
+    for default, gain, status in ((0.5, 0.3, "came"), (0.9, -0.1, "missing")):
+        trials = (*own, trial(3, 0.2), trial(4, default, kind="default"))
+        assert only(situation([], trials=trials, decisions=(opening,))).gain == pytest.approx(gain)
+        assert only(situation([], trials=trials, decisions=(opening,))).status == status
+    alone = situation([], trials=(*own, trial(3, 0.2)), decisions=(opening,))
+    assert only(alone).gain == pytest.approx(0.6), "where the default failed another trial stands for it"
+
+
+def test_luck_on_another_seed_is_no_effect_and_a_lucky_best_counts_by_its_mean() -> None:
+    again = [trial(0, 0.72, params=NEW, round=2, kind="repeat"), trial(0, 0.72, params=NEW, round=2)]
+    assert only(after([NARROW], again[:1])).gain is None
+    assert only(after([NARROW], again)).gain == pytest.approx(0.02)
+    start = after([NARROW], later([0.66]))
+    repeats = [trial(9 + i, 0.6, params=start.trials[2].params, kind="repeat", round=2) for i in range(2)]
+    now = replace(start, trials=(*start.trials, *repeats))
+    assert only(now).gain == pytest.approx(0.66 - (0.7 + 0.6 + 0.6) / 3)
+
+
+def test_a_limit_set_anew_again_and_again_is_taken_back_all_the_same() -> None:
+    now = after([NARROW])
+    for round_ in range(2, 9):
+        more = [trial(100 * round_ + i, 0.6, params=INSIDE, round=round_) for i in range(12)]
+        now = replace(now, trials=(*now.trials, *more), round=round_)
+        assert [r.type for r in reversals(now)] == ([] if round_ < 7 else ["widen"])
+        tighter = action("narrow", parameter="rate", range={"low": 1e-3, "high": 0.05 - round_ / 1000})
+        now = replace(now, decisions=(*now.decisions, DecisionRecord(round_, "llm", (tighter,))))
+    assert "in 84 trials, though it was changed 7 times" in reversals(now)[0].reason
+    came = [replace(t, values={"accuracy": 0.75}) if t.id == 300 else t for t in now.trials]
+    assert reversals(replace(now, trials=tuple(came))) == ()
+
+
+def test_priorities_set_anew_again_and_again_are_taken_back_all_the_same() -> None:
+    now = after([FIRST])
+    for round_ in range(2, 8):
+        more = [trial(100 * round_ + i, 0.6, params=INSIDE, round=round_) for i in range(12)]
+        now = replace(now, trials=(*now.trials, *more), round=round_)
+        assert bool(reversals(now)) == (round_ == 7)
+        other = action("prioritise", parameters=[["momentum"], ["rate"]][round_ % 2])
+        now = replace(now, decisions=(*now.decisions, DecisionRecord(round_, "llm", (other,))))
+    (record,) = reversals(now)
+    assert (record.type, record.detail) == ("prioritise", {"parameters": []})
+
+
+def test_the_noise_that_effects_are_held_against_can_be_given() -> None:
+    now = after([NARROW], later([0.75]))
+    assert only(now).status == "came"
+    (effect,) = effects(now, noise=0.1)
+    assert effect.status == "open"
+
+
 def test_refused_actions_and_the_policys_own_have_no_effect_to_come() -> None:
     refused = replace(NARROW, verdict="refused")
     assert effects(after([refused, action("continue"), action("widen", by="policy", parameter="rate")])) == ()
@@ -147,9 +200,17 @@ def test_refused_actions_and_the_policys_own_have_no_effect_to_come() -> None:
 def test_nothing_is_taken_back_while_limits_hold_and_their_window_is_open_or_their_effect_came() -> None:
     assert reversals(after([])) == ()
     assert reversals(after([FREEZE, NARROW, FIRST], later([0.6] * 5))) == ()
-    came = after([FREEZE, NARROW, FIRST], later([0.75, *[0.5] * 60]))
+    came = after([FREEZE, NARROW, FIRST], later([0.75, *[0.5] * 15]))
     assert {e.status for e in effects(came)} == {"came"}
     assert reversals(came) == ()
+
+
+def test_a_limit_whose_effect_came_is_lifted_once_nothing_better_comes_for_a_window() -> None:
+    now = after([NARROW], later([0.75, *[0.5] * 60]))
+    assert only(now).status == "came"
+    (record,) = reversals(now)
+    assert record.type == "widen"
+    assert "60 trials that brought nothing better" in record.reason
 
 
 @pytest.mark.parametrize(("limit", "type_", "name"), [(FREEZE, "unfreeze", "layers"), (NARROW, "widen", "rate")])
@@ -242,7 +303,9 @@ def test_a_trial_before_the_limit_counts_too_once_it_is_the_best() -> None:
     repeats = [trial(3 + i, 0.4, params=start.trials[2].params, kind="repeat", round=2) for i in range(2)]
     now = replace(start, trials=(older, *start.trials[1:], *repeats), round=2)
     assert incumbent(now) == older
-    assert [r.type for r in reversals(now)] == ["unfreeze"]
+    (record,) = reversals(now)
+    assert record.type == "unfreeze"
+    assert "beats the best inside by 0.05," in record.reason, "a configuration counts by the mean of its runs: 0.6"
 
 
 def test_the_incumbent_lies_in_the_declared_space() -> None:

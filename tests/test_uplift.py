@@ -16,7 +16,7 @@ from agentic_hpt.cli import main
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.errors import ConfigError
 from agentic_hpt.protocols import Situation
-from agentic_hpt.records import ActionRecord, DecisionRecord, JsonObject, Trial, TrialState
+from agentic_hpt.records import ActionRecord, DecisionRecord, JsonObject, Report, Trial, TrialState
 from agentic_hpt.study import Study, list_studies
 from agentic_hpt.study.shuffling import plain, shuffled
 from agentic_hpt.study.uplift import Uplift, run_uplift
@@ -79,7 +79,7 @@ def test_a_model_that_knows_the_optimum_is_worth_it_but_was_not_learning(known: 
     comparison = found.comparison
     assert (comparison.verdict, comparison.seeds, found.exit_code) == ("worth it", 5, 0)
     assert comparison.against[ANYTIME]["rules"].below
-    assert "not learning from them" in comparison.sentence
+    assert "not shown to do better than when it was fed shuffled outcomes" in comparison.sentence
     assert comparison.best_known == 0.0
     assert comparison.regret["8"]["model"].mean == 0.0
     assert comparison.costs["model"]["fallbacks"] == 0
@@ -208,6 +208,10 @@ def test_shuffling_deals_the_same_outcomes_out_anew() -> None:
     assert [a.reason for d in fake.decisions for a in d.actions] == ["", "mine", ""], "others quote the truth"
     assert not any(a.verdict_reason for d in fake.decisions for a in d.actions)
     assert outcome(shuffled("digits", 4)(true)) != outcome(fake)
+    curve = replace(running(), reports=(Report(0, {"accuracy": 0.7}),))
+    reporting = replace(true, trials=(*true.trials[:-1], curve), running=(curve,))
+    unheard = shuffled("digits", 3)(reporting)
+    assert (unheard.trials[-1].reports, unheard.running[0].reports) == ((), ()), "what is under way is true as well"
     assert plain("name")(true).study == "name"
     assert plain("name")(true).trials == true.trials
 

@@ -65,6 +65,7 @@ def test_the_best_so_far_knows_the_direction_and_counts_trials_without_a_value()
         return Trial(number, {"x": number}, state, number, "w", kind, 1, values=values)  # type: ignore[arg-type]
 
     trials = [trial(3, 0.1), trial(0, None), trial(1, 0.5), trial(2, 0.7), trial(4, 9.0, "fresh_seed")]
+    assert best_so_far(GOAL, [*trials, trial(5, 0.8, "repeat")]) == (None, 0.5, 0.7, 0.7, 0.7), "luck is no find"
     assert best_so_far(GOAL, trials) == (None, 0.5, 0.7, 0.7)
     assert best_so_far(Goal("score", "minimize"), trials) == (None, 0.5, 0.5, 0.1)
 
@@ -111,7 +112,7 @@ def test_a_model_ahead_in_every_seed_is_worth_it_and_one_behind_is_harmful() -> 
 def test_equal_arms_show_nothing() -> None:
     found = compared(0.5, 0.5, 0.5)
     assert (found.verdict, found.against[ANYTIME]["rules"].low) == ("not shown", 0.0)
-    assert "Fed shuffled outcomes it did no worse" in found.sentence
+    assert "Nor was it shown to do better than when it was fed shuffled outcomes" in found.sentence
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 4])
@@ -127,10 +128,29 @@ def test_seeds_without_a_pair_do_not_count_as_seeds() -> None:
     runs = [run("model", seed, [0.0, 0.9]) for seed in range(6)] + [run("rules", seed, [0.0, 0.5]) for seed in range(4)]
     found = compare(GOAL, BUDGET, runs, [])
     assert (found.seeds, found.against["4"]["rules"].seeds, found.verdict) == (6, 4, "not shown")
+    assert "in 4 of 6 seeds both have a result" in found.sentence
 
 
-def test_a_model_no_better_than_on_shuffled_outcomes_was_not_learning() -> None:
-    assert "not learning from them" in compared(0.9, 0.5, 0.9).sentence
+def test_seeds_in_which_only_the_model_found_nothing_are_not_passed_over() -> None:
+    runs = [run("rules", seed, [0.0, 0.5]) for seed in range(8)]
+    runs += [run("model", seed, [None, None] if seed < 2 else [0.0, 0.9]) for seed in range(8)]
+    found = compare(GOAL, BUDGET, runs, [])
+    assert found.against[ANYTIME]["rules"].below
+    assert found.verdict == "not shown"
+    assert "in 2 of 8 seeds the model's study has no result" in found.sentence
+    assert compare(GOAL, BUDGET, runs[:8] + runs[10:], []).verdict == "worth it", "studies that did not run yet"
+
+
+def test_a_lead_that_was_not_tried_on_fresh_seeds_is_said_to_be_so() -> None:
+    fresh = compared(0.9, 0.5, 0.5)
+    assert "luck" not in fresh.sentence
+    runs = [run(arm, s, [0.0, v], fresh=None) for s in range(6) for arm, v in (("model", 0.9), ("rules", 0.5))]
+    found = compare(GOAL, BUDGET, runs, [])
+    assert (found.verdict, "how much of the lead is luck is not known" in found.sentence) == ("worth it", True)
+
+
+def test_a_model_no_better_than_on_shuffled_outcomes_was_not_shown_to_learn() -> None:
+    assert "may be what it knew beforehand" in compared(0.9, 0.5, 0.9).sentence
     learned = compared(0.9, 0.5, 0.6).sentence
     assert "shuffled" not in learned
     assert learned.startswith("Worth it: over the budget the model was ahead of the rules by 0.3")

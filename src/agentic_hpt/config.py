@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -35,6 +36,9 @@ __all__ = [
 BRIDGE_AFTER_SECONDS = 0.05
 """How long a model or a person may take before trials go on without them."""
 
+_MOST_FACTS = 20
+_LONGEST_FACT = 200
+_FACT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,39}")
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ \-]{0,99}")
 _SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
 _URL_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.\-]*://)[^/\s'\"]+@")
@@ -180,6 +184,29 @@ def _space(value: object) -> SearchSpace:
 SpaceField = Annotated[SearchSpace, PlainValidator(_space), PlainSerializer(lambda s: s.to_json())]
 
 
+def _job(value: object) -> JsonObject:
+    """Give the facts if they are few and short. Raises `ValueError` that names the one that is not."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{value!r:.60} is no mapping of names to numbers or short texts")
+    if len(value) > _MOST_FACTS:
+        raise ValueError(f"{len(value)} facts are too many; give at most {_MOST_FACTS}")
+    for name, fact in value.items():
+        if not isinstance(name, str) or not _FACT_NAME.fullmatch(name):
+            raise ValueError(
+                f"{name!r:.60} can't name a fact; use a letter, then letters, digits, '_', '.' and '-', at most 40"
+            )
+        if isinstance(fact, str) and len(fact) > _LONGEST_FACT:
+            raise ValueError(
+                f"{name} has {len(fact)} characters; give at most {_LONGEST_FACT}, and the rest as description"
+            )
+        if not isinstance(fact, str | int | float) or (isinstance(fact, float) and not math.isfinite(fact)):
+            raise ValueError(f"{name}: {fact!r:.60} is neither a number nor a text")
+    return dict(value)
+
+
+JobField = Annotated[JsonObject, PlainValidator(_job)]
+
+
 class StudyConfig(_Strict):
     """The description of a study. `from_mapping` and `from_file` build it, and raise `ConfigError` in plain words."""
 
@@ -209,6 +236,8 @@ class StudyConfig(_Strict):
     seed: int = Field(0, ge=0, lt=2**32)
     description: str = Field("", max_length=4000)
     """What the job is, in plain words; told to a model."""
+    job: JobField = Field(default_factory=dict)
+    """Facts of the job, by name: how large data and model are, say; they add to what the objective itself knows."""
     mlflow: MlflowConfig = MlflowConfig()
     optuna_storage: str | None = None
     """An Optuna RDB storage (a URL) to which finished trials are mirrored."""

@@ -50,6 +50,8 @@ class Situation:
     exhausted: bool = False
     """Whether nothing new is left to try."""
     description: str = ""
+    job: JsonObject = field(default_factory=dict)
+    """What is known of the job before it runs: how large its data and its model are, say."""
     strategy: str = "per_parameter"
     """The strategy's name; with `auto` the coordinator says which workers there are."""
     running: tuple[Trial, ...] = ()
@@ -91,6 +93,12 @@ class Objective(Protocol):
 
     def preload(self) -> tuple[str, ...]:
         """Name the modules worth importing once before trial processes are forked."""
+
+    def facts(self, params: Params) -> JsonObject:
+        """Give what is known of the job before it runs: data set, rows, features, classes, say; empty when nothing is.
+
+        What depends on a configuration is said for `params`, the default one. Must be quick, and import nothing heavy.
+        """
 
     def run(self, params: Params, trial: TrialHandle) -> object:
         """Run the trial and give its metrics: a mapping, or the one metric's number."""
@@ -220,6 +228,12 @@ class Ledger(Protocol):
 
     def record_decision(self, decision: DecisionRecord) -> None:
         """Keep a decision; a second one for the same round is refused with `LedgerError`."""
+
+    def record_evidence(self, round_: int, shown: JsonObject) -> None:
+        """Keep what the decision after a round rests on; what was kept before, when no decision came of it, goes."""
+
+    def evidence(self, round_: int) -> JsonObject | None:
+        """Give what the decision after a round rests on; `None` where none was kept."""
 
     def record_call(self, call: ModelCall) -> None:
         """Keep a call of the model; its verdicts are put in by `record_decision` of the same round."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -78,30 +78,46 @@ class Goal:
         A configuration that was repeated on other seeds counts by its mean, so that luck is not taken for merit.
         """
         trials = list(trials)
-        means = self.repeated_means(trials)
+        estimates = self.estimates(trials)
+        sign = 1.0 if self.direction == "maximize" else -1.0
         best: Trial | None = None
-        held: float | None = None
+        held = 0.0
         for trial in trials:
-            value = self.value(trial)
+            value = trial.values.get(self.metric) if trial.state is TrialState.COMPLETE else None
             if value is None:
                 continue
-            if means:
-                value = means.get(configuration_key(trial.params), value)
-            if best is None or held is None or self.better(value, held) or (value == held and trial.id < best.id):
-                best, held = trial, value
+            worth = sign * estimates.get(trial.id, value)
+            if best is None or worth > held or (worth == held and trial.id < best.id):
+                best, held = trial, worth
         return best
 
     def repeated_means(self, trials: Iterable[Trial]) -> dict[ConfigurationKey, float]:
         """Give the mean value of each configuration that a `repeat` ran again."""
-        trials = list(trials)
-        keys = {configuration_key(t.params) for t in trials if t.kind == "repeat" and self.value(t) is not None}
-        values: dict[ConfigurationKey, list[float]] = {key: [] for key in keys}
-        if keys:
-            for trial in trials:
-                value = self.value(trial)
-                if value is not None and (key := configuration_key(trial.params)) in values:
-                    values[key].append(value)
-        return {key: sum(found) / len(found) for key, found in values.items()}
+        runs = self._repeated(list(trials))
+        return {key: sum(t.values[self.metric] for t in same) / len(same) for key, same in runs.items()}
+
+    def estimates(self, trials: Iterable[Trial]) -> dict[int, float]:
+        """Give that mean by the ids of the trials that ran such a configuration."""
+        runs = self._repeated(list(trials))
+        return {t.id: sum(s.values[self.metric] for s in same) / len(same) for same in runs.values() for t in same}
+
+    def _repeated(self, trials: list[Trial]) -> dict[ConfigurationKey, list[Trial]]:
+        repeats = [t.params for t in trials if t.kind == "repeat" and self.value(t) is not None]
+        if not repeats:
+            return {}
+        names = list(set[str]().union(*repeats))
+        alike = {tuple(map(params.get, names)) for params in repeats}
+        columns = [{values[place] for values in alike} for place in range(len(names))]
+        telling = max(range(len(names)), key=lambda place: len(columns[place]), default=None)
+        if telling is not None:  # to make a key takes time: only for those that may be the same
+            name, values = names[telling], columns[telling]
+            trials = [t for t in trials if t.params.get(name) in values]
+            trials = [t for t in trials if tuple(map(t.params.get, names)) in alike]
+        found: dict[ConfigurationKey, list[Trial]] = {configuration_key(params): [] for params in repeats}
+        for trial in trials:
+            if self.value(trial) is not None:
+                found.get(configuration_key(trial.params), []).append(trial)
+        return found
 
     def ranked(self, trials: Iterable[Trial]) -> list[Trial]:
         """Give the complete trials, best first; of equals, the earliest first."""
@@ -315,6 +331,8 @@ class DecisionRecord:
     """What a person said of it (`approve`, `edit`, `refuse`, and why); empty when nobody was asked."""
     bridged: int = 0
     """Trials of the next round that were started before the decision was there, so that no slot idled."""
+    shown: JsonObject = field(default_factory=dict, compare=False, repr=False)
+    """The evidence itself, on its way to the ledger, which keeps it beside the decision; not part of `to_json`."""
 
     def accepted(self, type_: str) -> ActionRecord | None:
         """Give the first action of this type that a guard let through."""
@@ -327,7 +345,8 @@ class DecisionRecord:
 
     def to_json(self) -> JsonObject:
         """Give the decision as plain data."""
-        data = asdict(self)
+        data = asdict(replace(self, shown={}))
+        del data["shown"]
         data["actions"] = [{**asdict(a), "evidence": list(a.evidence)} for a in self.actions]
         data["notes"] = list(self.notes)
         return data
@@ -366,6 +385,11 @@ class ModelCall:
     evidence_id: str = ""
     verdicts: tuple[str, ...] = ()
     """The guards' verdicts on the answer's actions, in order (`freeze: refused: ...`); put in with the decision."""
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> ModelCall:
+        """Rebuild a call from `asdict`."""
+        return cls(**{**data, "verdicts": tuple(data.get("verdicts", ()))})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)

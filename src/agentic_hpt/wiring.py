@@ -117,6 +117,7 @@ def open_parts(
         artifacts=artifacts,
         write_outputs=_outputs(config, ledger, artifacts),
         finished=finished,
+        facts={**objective.facts(config.space.default()), **config.job},
         model_loader=_TRAINER if config.objective is not None and config.objective.task else None,
         mirror=_mirror(config, row),
         best=config.goal.best(ledger.trials()),

@@ -80,7 +80,11 @@ class Asker:
         decision = cast(JsonObject, request["decision"])
         actions = [a["asked"] for a in cast(list[JsonObject], decision["actions"]) if a.get("asked")]
         if sys.stdin.isatty():
-            text = click.edit(json.dumps({"actions": actions}, indent=2), extension=".json")
+            try:
+                text = click.edit(json.dumps({"actions": actions}, indent=2), extension=".json")
+            except click.ClickException as error:  # the study need not end for an editor that can't be started
+                self._say(visible(error.format_message()))
+                return None
             if text is None:
                 self._say("nothing was changed")
                 return None
@@ -98,14 +102,15 @@ class Asker:
         return found
 
     def _read(self, prompt: str) -> str:
-        """Read a line. Raises `EOFError` at the end of input.
+        """Read a line. Raises `EOFError` at the end of input, and where there is none.
 
         Not by `input`: a thread that waits in there holds a lock without which the interpreter can't end.
         """
         self._console.print(prompt, end="")
         self._console.file.flush()
         while b"\n" not in self._unread:
-            more = os.read(0, 4096)
+            # A closed stdin's number may be that of another file by now.
+            more = os.read(0, 4096) if sys.stdin is not None else b""
             if not more:
                 raise EOFError
             self._unread += more

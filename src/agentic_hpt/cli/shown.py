@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from agentic_hpt.records import DecisionRecord, Goal, JsonObject, Note, Params, Trial, is_number
-from agentic_hpt.report.actions import action_words
+from agentic_hpt.records import DecisionRecord, Goal, JsonObject, ModelCall, Note, Params, Trial, is_number
+from agentic_hpt.report.actions import action_words, decider_words, effect_words
 from agentic_hpt.report.plain import counted, duration, number, parameters, visible
 
 if TYPE_CHECKING:
@@ -15,7 +15,18 @@ if TYPE_CHECKING:
 
     from agentic_hpt.coordinator.undo import Effect
 
-__all__ = ["params_of", "show_decisions", "show_params", "show_result", "show_trials", "table"]
+__all__ = [
+    "params_of",
+    "show_calls",
+    "show_decisions",
+    "show_evidence",
+    "show_params",
+    "show_result",
+    "show_trials",
+    "table",
+]
+
+_HASH = 8
 
 
 def table(*columns: str, right: Sequence[str] = ()) -> Table:
@@ -71,8 +82,7 @@ def show_decisions(
         facts: list[str] = [decision.kind]
         facts += [f"{decision.tokens} tokens"] if decision.tokens else []
         facts += [f"meanwhile {counted(decision.bridged, 'trial')} more"] if decision.bridged else []
-        when = f"after round {decision.round}" if decision.round else "before round 1"
-        console.print(f"{when}: {', '.join(facts)}", style="bold")
+        console.print(f"{_when(decision.round)}: {', '.join(facts)}", style="bold")
         said = {
             "asked": decision.asked,
             "the rules decided instead of the model": decision.fallback,
@@ -89,19 +99,58 @@ def show_decisions(
             if action.verdict_reason:
                 console.print(f"    guard: {visible(action.verdict_reason)}")
             if action.evidence:
-                console.print(f"    evidence: trials {', '.join(str(i) for i in action.evidence)}")
+                trials = "trial" if len(action.evidence) == 1 else "trials"
+                console.print(f"    evidence: {trials} {', '.join(str(i) for i in action.evidence)}")
             effect = brought.get((decision.round, position))
             if effect is not None:
-                console.print(f"    effect: {_effect(effect)}")
+                console.print(f"    effect: {effect_words(effect)}")
     unseen = [n for n in notes if not any(n.id in decision.notes for decision in decisions)]
     for left in unseen:
         console.print(f"note {left.id}, not seen by a decision yet: {visible(left.text)}")
 
 
-def _effect(effect: Effect) -> str:
-    stated = f"{number(effect.stated)} stated" if effect.stated else "any gain beyond noise will do"
-    seen = "no value yet" if effect.gain is None else f"{effect.gain:+.3g}"
-    return f"{effect.status}; {stated}, {seen} in {effect.trials} of {counted(effect.window, 'trial')}"
+def show_evidence(console: Console, decision: DecisionRecord, evidence: JsonObject | None) -> None:
+    """Print what a decision rests on, as it is told to a model."""
+    from agentic_hpt.coordinator.evidence import render
+
+    who = decider_words(decision)
+    if evidence is None:
+        console.print(f"{_when(decision.round)} {who} decided; the evidence was not kept")
+        return
+    console.print(f"{_when(decision.round)} {who} decided on the evidence {decision.evidence_id}:", style="bold")
+    console.print(render(evidence), soft_wrap=True)
+
+
+def show_calls(console: Console, calls: Sequence[ModelCall]) -> None:
+    """Print the calls of the model as a table, without prompts and answers."""
+    if not calls:
+        console.print("no model was called")
+        return
+    figures = ("round", "try", "tokens in", "out", "dollars", "time")
+    shown = table(
+        "round", "for", "try", "model", "prompt", "input", "evidence", *figures[2:], "error", "verdicts", right=figures
+    )
+    for call in calls:
+        shown.add_row(
+            str(call.round),
+            call.purpose,
+            str(call.attempt),
+            visible(call.model),
+            call.prompt_version,
+            call.input_hash[:_HASH],
+            call.evidence_id[:_HASH],
+            str(call.input_tokens),
+            str(call.output_tokens),
+            number(call.dollars, 3),
+            duration(call.seconds),
+            visible(call.error[:200]),
+            visible("; ".join(call.verdicts)),
+        )
+    console.print(shown)
+
+
+def _when(round_: int) -> str:
+    return f"after round {round_}" if round_ else "before round 1"
 
 
 def show_result(console: Console, goal: Goal, document: JsonObject) -> None:

@@ -30,6 +30,9 @@ _UNKNOWN_BUDGET = 50
 _PRIOR = 4
 """Proposals as good as the sampler's trials that every model is credited with: few data move its merit little."""
 _WIN = 2.0
+_POOR = 0.3
+"""A proposal that beats a smaller share of the sampler's trials is a bad one."""
+_LEAST_TO_JUDGE = 3
 _MOST_MERIT = 2.0
 _SAMPLED = ("per_parameter", "group", "joint", "outside", "bridge", "combination")
 
@@ -96,12 +99,26 @@ def model_share(situation: Situation) -> float:
     return min(_MOST, share, room / situation.round_trials) if room > 0 else 0.0
 
 
+def distrust(situation: Situation) -> str:
+    """Say why a model's word on the search (limits, workers) does not count; empty while it does.
+
+    A model whose proposals stand far below the sampler's trials knows no better where to search than what to try.
+    """
+    score = model_score(situation)
+    if score.percentile is None or score.proposals < _LEAST_TO_JUDGE:
+        return ""
+    rank = (score.percentile * score.proposals + _PRIOR / 4) / (score.proposals + _PRIOR / 2)
+    if rank >= _POOR:
+        return ""
+    return f"its {score.proposals} proposals so far beat {score.percentile:.0%} of the sampler's trials"
+
+
 def model_score(situation: Situation) -> ModelScore:
     """Measure the model's proposals so far against the sampler's trials of the same rounds."""
     goal = situation.goal
     proposed = _proposed(situation)
     sd = noise_sd(situation.trials, goal) if proposed else None
-    measured = _measured(situation, proposed, sd)
+    measured = _measured(situation, proposed, sd) if proposed else []
     complete = [m for m in measured if goal.value(m.trial) is not None]
     running = len(proposed) - len(measured)
     account = _account(situation, measured) - running
@@ -170,25 +187,29 @@ def _measured(
     situation: Situation, proposed: Sequence[tuple[Trial, Expected | None]], sd: float | None
 ) -> list[_Measured]:
     """Set each finished proposal against others: the sampler's of its round for the rank, all until then for a win."""
-    goal, own = situation.goal, {trial.id for trial, _ in proposed}
+    goal, own, spawned = situation.goal, {trial.id for trial, _ in proposed}, _spawned(situation)
     ranks: dict[int, list[float]] = defaultdict(list)
+    others: dict[int, list[float]] = defaultdict(
+        list
+    )  # of the workers that the model spawned, where there are none else
     best: dict[int, float] = {}
     for trial in situation.trials:
         if trial.finished and trial.id not in own:
             worth = _worth(goal, trial)
             best[trial.round] = max(best.get(trial.round, -math.inf), worth)
             if trial.kind in _SAMPLED:
-                ranks[trial.round].append(worth)
+                mine = bool(spawned) and (trial.round, trial.kind, frozenset(trial.tuned)) in spawned
+                (others if mine else ranks)[trial.round].append(worth)
     highest = list(accumulate((best[number] for number in sorted(best)), max))
     rounds = sorted(best)
-    for values in ranks.values():
+    for values in (*ranks.values(), *others.values()):
         values.sort()
     found = []
     own_best = -math.inf
     for trial, expected in proposed:
         if not trial.finished:
             continue
-        worth, values = _worth(goal, trial), ranks.get(trial.round, [])
+        worth, values = _worth(goal, trial), ranks.get(trial.round) or others.get(trial.round, [])
         percentile = 0.5
         if worth == -math.inf:
             percentile = 0.0
@@ -202,13 +223,30 @@ def _measured(
     return found
 
 
+def _spawned(situation: Situation) -> set[tuple[int, str, frozenset[str]]]:
+    """Give round, kind and parameters of the workers that the model asked for: beside poor ones anything looks good.
+
+    A joint worker's trials can't be told from the strategy's own.
+    """
+    return {
+        (decision.round + 1, str(action.detail["worker"]), frozenset(cast(Sequence[str], action.detail["parameters"])))
+        for decision in situation.decisions
+        if decision.kind == "llm"
+        for action in decision.actions
+        if action.type == "spawn"
+        and action.verdict != "refused"
+        and not action.by
+        and action.detail["worker"] != "joint"
+    }
+
+
 def _account(situation: Situation, measured: Sequence[_Measured]) -> float:
-    """Follow the account: a winner pays one proposal back, one above the middle costs half, any other costs one."""
+    """Follow the account: a winner pays one proposal back, one above the middle costs half, one far below it two."""
     budget = situation.budget.trials or max(_UNKNOWN_BUDGET, len(situation.trials))
     size = max(_LEAST_ACCOUNT, _ACCOUNT_SHARE * budget)
     account = size
     for entry in measured:
-        cost = -1.0 if entry.won else 0.5 if entry.percentile >= 0.5 else 1.0
+        cost = -1.0 if entry.won else 0.5 if entry.percentile >= 0.5 else 1.0 if entry.percentile >= _POOR else 2.0
         account = min(size, account - cost)
     return account
 

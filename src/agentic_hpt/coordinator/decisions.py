@@ -9,6 +9,7 @@ from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from agentic_hpt.coordinator.json_in_text import first_object
 from agentic_hpt.errors import CoordinatorError
 from agentic_hpt.records import JsonObject
 from agentic_hpt.space import Choice, Int, Parameter, SearchSpace
@@ -38,7 +39,6 @@ _REASON = 500
 _SCHEMA_REASON = 300
 _SCHEMA_EVIDENCE = 8
 _SCHEMA_VALUES = 40
-_MAX_BRACES = 100
 _KINDS = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
 # Whole numbers without a bound can't be made floats or kept in a database.
 _Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
@@ -202,7 +202,7 @@ class Options:
 def parse_decision(answer: object) -> Decision:
     """Read a model's answer, a mapping or text that holds one JSON object. Raises `CoordinatorError` if it can't."""
     if isinstance(answer, str):
-        answer = _first_object(answer)
+        answer = first_object(answer)
     try:
         return Decision.model_validate(answer)
     except ValidationError as error:
@@ -371,23 +371,3 @@ def _value_schema(parameter: Parameter) -> JsonObject:
 def full_schema() -> str:
     """Give the JSON schema of everything that is ever read as an answer, as text, for `docs/decision.schema.json`."""
     return json.dumps(Decision.model_json_schema(), indent=2) + "\n"
-
-
-def _first_object(text: str) -> object:
-    """Find the first JSON object in text (models wrap it in words or code fences)."""
-    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
-    start = -1
-    for _ in range(_MAX_BRACES):
-        start = text.find("{", start + 1)
-        if start < 0:
-            break
-        try:
-            found, _end = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            continue
-        return found
-    raise CoordinatorError("the answer holds no JSON object")
-
-
-def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is not a JSON value")

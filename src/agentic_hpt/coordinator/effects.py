@@ -11,9 +11,16 @@ from agentic_hpt.records import DecisionRecord, Trial, Usage
 
 
 def stated_effects(
-    config: StudyConfig, usage: Usage, trials: Sequence[Trial], decisions: Sequence[DecisionRecord]
+    config: StudyConfig,
+    usage: Usage,
+    trials: Sequence[Trial],
+    decisions: Sequence[DecisionRecord],
+    noise: float | None = None,
 ) -> tuple[Effect, ...]:
-    """Give what the accepted actions were to bring, and what they have brought, as of the last decision."""
+    """Give what the accepted actions were to bring, and what they have brought, as of the last decision.
+
+    `noise` is the SD over seeds that a gain is held against; by default the one that the policy knows.
+    """
     return effects(
         Situation(
             study=config.study,
@@ -27,5 +34,6 @@ def stated_effects(
             trials=tuple(trials),
             decisions=tuple(decisions),
             strategy=config.strategy,
-        )
+        ),
+        noise,
     )

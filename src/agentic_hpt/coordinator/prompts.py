@@ -35,7 +35,7 @@ _TOKENS_PER_ACTION = 250
 """What an action, or a proposed configuration, may take of the answer."""
 _LEAST_EVIDENCE = 600
 _MAX_NAMES = 20
-_BEFORE_ANY_TRIAL = ("study", "description", "goal", "space", "budget", "notes")
+_BEFORE_ANY_TRIAL = ("study", "description", "job", "goal", "space", "budget", "notes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,19 @@ class Question:
     version: str
     prompt: str
     schema: JsonObject
-    evidence_id: str
+    evidence: JsonObject
+    """All of it: a small context, or a study without trials, is shown a part."""
     compact: bool = False
     """Whether it was cut to a small context: then the schema is not told again in a repair."""
 
     def text(self, schema_mode: bool) -> str:
         """Give the prompt; without the provider's schema mode it holds the schema."""
         return self.prompt if schema_mode else f"{self.prompt}\n\n{_schema_text(self.schema)}"
+
+    @property
+    def evidence_id(self) -> str:
+        """The evidence's short hash."""
+        return evidence_id(self.evidence)
 
     @property
     def schema_characters(self) -> int:
@@ -69,6 +75,8 @@ def ask_question(situation: Situation, why: str, config: CoordinatorConfig, sche
     most = max(1, min(MAX_ACTIONS, config.max_tokens // _TOKENS_PER_ACTION))
     may = replace(may, proposals=min(may.proposals, most))
     brief = config.context_tokens is not None and not schema_mode
+    if brief:
+        may = replace(may, actions=tuple(action for action in may.actions if action != "narrow"))
     schema = answer_schema(situation.space, may, brief, max_actions=most)
     evidence = build_evidence(situation)
     shown = evidence
@@ -77,7 +85,7 @@ def ask_question(situation: Situation, why: str, config: CoordinatorConfig, sche
         version = OPENING
         if not situation.trials:
             shown = {key: evidence[key] for key in _BEFORE_ANY_TRIAL if key in evidence}
-    parts = {"actions": _may(may), "conclusion": _conclusion(situation, may, most, why)}
+    parts = {"actions": _may(may, brief), "conclusion": _conclusion(situation, may, most, why)}
     room = None
     if config.context_tokens is not None:
         tokens = config.context_tokens - 2 * config.max_tokens - _REPAIR_TOKENS
@@ -86,7 +94,7 @@ def ask_question(situation: Situation, why: str, config: CoordinatorConfig, sche
             tokens -= int(len(_schema_text(schema)) / _DATA_PER_TOKEN)
         room = max(_LEAST_EVIDENCE, int(tokens * _DATA_PER_TOKEN))
     prompt = _filled(version, parts, render(shown, budget_characters=room))
-    return Question(version, prompt, schema, evidence_id(evidence), compact=room is not None)
+    return Question(version, prompt, schema, evidence, compact=room is not None)
 
 
 def repair_prompt(error: str, question: Question) -> str:
@@ -101,8 +109,8 @@ def _filled(version: str, parts: dict[str, str], evidence: str) -> str:
     return re.sub(r"\{(\w+)\}", lambda found: known[found[1]], _read(version)).strip()
 
 
-def _may(may: Options) -> str:
-    """Describe the actions that could be accepted now, a line each."""
+def _may(may: Options, brief: bool) -> str:
+    """Describe the actions that could be accepted now, a line each; a `brief` schema has no ranges."""
     fields: dict[ActionType, str] = {
         "continue": "go round again with the workers as they are.",
         "freeze": f'hold a parameter at the best trial\'s value. "parameter": {_names(may.freezable)}.',
@@ -110,11 +118,11 @@ def _may(may: Options) -> str:
         "prioritise": f'give some parameters more trials. "parameters": some of {_names(may.free)}.',
         "narrow": f'keep to a part of a parameter\'s values. "parameter": {_names(may.narrowable)}; '
         '"low" and "high", or "values" of a choice.',
-        "widen": f'give a narrowed parameter more values again. "parameter": {_names(may.narrowed)}; '
-        '"low" and "high", or "values".',
+        "widen": f'give a narrowed parameter {"all its" if brief else "more"} values again. "parameter": '
+        + (_names(may.narrowed) + ("." if brief else '; "low" and "high", or "values".')),
         "spawn": 'have a worker tune some parameters in the next round. "worker": per_parameter (one parameter), group '
         f'(several that interact) or joint (all); "parameters"; "trials": at most {may.spawn_trials} for all workers '
-        'together; "region": ranges to keep to, or [].',
+        + ("together." if brief else 'together; "region": ranges to keep to, or [].'),
         "propose": f"try at most {min(MAX_PROPOSALS, may.proposals)} configurations of your own, unlike each other and "
         'unlike what was tried. "configurations": each with all "params", a "hypothesis", the value that you '
         'expect as "expected", and as "low" and "high" the interval that holds it 4 times of 5.',
@@ -135,7 +143,7 @@ def _conclusion(situation: Situation, may: Options, most: int, why: str) -> str:
     """State what follows from the evidence, in code's own words: nothing that a person named stands here."""
     goal = situation.goal
     best = goal.best(situation.trials)
-    value = goal.value(best) if best is not None else None
+    value = goal.estimates(situation.trials).get(best.id, goal.value(best)) if best is not None else None
     said = [f"You are asked {why}." if situation.round == 0 else f"Round {situation.round} is over ({why})."]
     if best is not None:
         said.append(f"The best value is {value:.5g}, of trial {best.id}; {goal.direction} it.")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from agentic_hpt.coordinator.decisions import parse_decision
-from agentic_hpt.coordinator.guards import judge
+from agentic_hpt.coordinator.decisions import Decision, parse_decision
+from agentic_hpt.coordinator.guards import judge, judge_both
 from agentic_hpt.coordinator.review import refused
 from agentic_hpt.coordinator.rules import decide_by_policy, decide_by_rules
 from agentic_hpt.errors import CoordinatorError
@@ -37,25 +37,32 @@ class ReplayCoordinator:
             return replace(forced, bridged=held.bridged if held is not None else 0)
         if held is None:
             return decide_by_rules(situation, "the replayed record ends here")
-        wanted = [action.asked for action in held.actions if action.asked and action.by != "policy"]
-        if not wanted:
+        if not any(action.asked and action.by != "policy" for action in held.actions):
             why = None if held.kind == "rules" else "the replayed record does not hold what was asked for"
             return replace(decide_by_rules(situation, held.fallback or why, held.asked), bridged=held.bridged)
         try:
-            actions = self._judged(held, wanted, situation)
+            actions = _judged(held, situation)
         except CoordinatorError as error:
             return decide_by_rules(situation, f"the replayed record can't be read: {error.message}")
         # Nothing was spent on it this time.
         return replace(held, actions=actions, source=situation.source, tokens=0, dollars=0.0, seconds=0.0, notes=())
 
-    def _judged(
-        self, held: DecisionRecord, wanted: Sequence[dict[str, object]], situation: Situation
-    ) -> tuple[ActionRecord, ...]:
-        decision = parse_decision({"actions": list(wanted)})
-        if held.review.startswith("edit"):
-            return judge(decision, situation, by="person")
-        actions = judge(decision, situation)
-        if held.review.startswith("refuse"):
-            why = next((a.verdict_reason for a in held.actions if a.verdict == "refused"), "by a person")
-            return refused(tuple(a for a in actions if a.asked or a.by == "policy"), why)
-        return actions
+
+def _judged(held: DecisionRecord, situation: Situation) -> tuple[ActionRecord, ...]:
+    """Judge what was asked for again, as what it was: a model's, the rules' own, or a person's."""
+    decision = _asked([a for a in held.actions if a.by != "rules"])
+    if held.review.startswith("edit"):
+        return judge(decision, situation, by="person")
+    if held.kind == "rules":
+        actions = judge(decision, situation, rules=len(decision.actions))
+    else:
+        actions = judge_both(decision, _asked([a for a in held.actions if a.by == "rules"]).actions, situation)
+    if held.review.startswith("refuse"):
+        why = next((a.verdict_reason for a in held.actions if a.verdict == "refused"), "by a person")
+        return refused(tuple(a for a in actions if a.asked or a.by == "policy"), why)
+    return actions
+
+
+def _asked(actions: Sequence[ActionRecord]) -> Decision:
+    asked = [a.asked for a in actions if a.asked and a.by != "policy"]
+    return parse_decision({"actions": asked}) if asked else Decision.model_construct(actions=())

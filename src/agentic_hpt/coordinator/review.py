@@ -28,12 +28,15 @@ class _Answer(BaseModel):
     comment: str = Field("", max_length=2000)
 
 
-def review_request(decision: DecisionRecord, situation: Situation) -> JsonObject:
-    """Give what a person is shown: the decision, the evidence as text, and the actions that could be accepted now."""
+def review_request(decision: DecisionRecord, situation: Situation, shown: JsonObject | None = None) -> JsonObject:
+    """Give what a person is shown: the decision, the evidence as text, and the actions that could be accepted now.
+
+    The evidence is `shown`, or is built.
+    """
     return {
         "round": decision.round,
         "decision": decision.to_json(),
-        "evidence": render(build_evidence(situation)),
+        "evidence": render(shown or build_evidence(situation)),
         "may": list(options(situation, by="person").actions),
         "problem": "",
     }

@@ -5,11 +5,13 @@ A fixed strategy stays as it is: the rules go on, or end. With `auto` they say w
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from agentic_hpt.coordinator.decisions import AnyAction, Continue, Decision
 from agentic_hpt.coordinator.evidence import describe_progress
 from agentic_hpt.coordinator.guards import judge, must_finalize
+from agentic_hpt.coordinator.undo import reversals
 from agentic_hpt.coordinator.workers import confirmation, workers
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import ActionRecord, DecisionRecord
@@ -48,7 +50,16 @@ def decide_by_rules(situation: Situation, fallback: str | None = None, asked: st
     actions: list[AnyAction] = []
     if situation.strategy == "auto":
         repeats = confirmation(situation)
-        actions += [*repeats, *workers(situation, taken=sum(r.seeds for r in repeats))]
+        actions += [*repeats, *workers(_without_undone(situation), taken=sum(r.seeds for r in repeats))]
     actions.append(Continue(reason=describe_progress(situation), evidence=evidence))
     records = judge(Decision(actions=tuple(actions)), situation, rules=len(actions))
     return DecisionRecord(situation.round, "rules", records, situation.source, fallback, asked=asked)
+
+
+def _without_undone(situation: Situation) -> Situation:
+    """Give the situation once the policy has taken back what it takes back now: the workers are to know of it."""
+    undone = reversals(situation)
+    if not undone:
+        return situation
+    taken_back = DecisionRecord(situation.round, "policy", undone, situation.source)
+    return replace(situation, decisions=(*situation.decisions, taken_back))

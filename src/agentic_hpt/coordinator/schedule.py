@@ -18,6 +18,8 @@ NOT_ASKED = "not asked: "
 _MILESTONES = (90, 75, 50)
 _FAILED_SHARE = 0.3
 _SURPRISING_SHARE = 0.5
+_LEAST_STALL = 10
+_STALL_PER_PARAMETER = 2.5
 _ALWAYS = ("first rounds", "note", "budget")
 """These can't come round after round by themselves; the other triggers rest for a round once they were used."""
 
@@ -38,13 +40,11 @@ def why_ask(situation: Situation) -> Ask:
     """
     if situation.round == 0:
         return Ask(True, "before the first round")
-    used = {
-        part.split(":", 1)[0]
-        for decision in situation.decisions
-        if decision.round == situation.round - 1
-        for part in decision.asked.split("; ")
-    }
-    found = [(name, text) for name, text in _triggers(situation) if name in _ALWAYS or name not in used]
+    last = [decision for decision in situation.decisions if decision.round == situation.round - 1]
+    used = {part.split(":", 1)[0] for decision in last for part in decision.asked.split("; ")}
+    # A note stays unseen while the model fails: then it rests for a round like the others.
+    always = tuple(n for n in _ALWAYS if n != "note" or not any(decision.fallback for decision in last))
+    found = [(name, text) for name, text in _triggers(situation) if name in always or name not in used]
     if not found:
         return Ask(False, f"{NOT_ASKED}no trigger")
     return Ask(True, "; ".join(f"{name}: {text}" for name, text in found))
@@ -131,14 +131,14 @@ def _predictions(decisions: Sequence[DecisionRecord], round_: int) -> Iterator[t
 
 
 def _plateau(situation: Situation) -> str:
-    """Look for half a plateau without gain, counted from the last time that the model was asked for it."""
-    since, needed = plateau(situation)
+    """Look for a stretch of trials without gain, counted from the last time that the model was asked for it."""
+    since, _ = plateau(situation)
     asked = max((d.round for d in situation.decisions if "plateau: " in d.asked), default=0)
     fresh = sum(t.finished and t.counted and t.round > asked for t in situation.trials)
-    half = math.ceil(needed / 2)
-    if min(since, fresh) < half:
+    stall = math.ceil(max(_LEAST_STALL, _STALL_PER_PARAMETER * len(situation.space)))
+    if min(since, fresh) < stall:
         return ""
-    return f"{since} trials without a better one, {needed} are a plateau"
+    return f"{since} trials without a better one"
 
 
 def _milestone(situation: Situation) -> str:

@@ -8,10 +8,19 @@ from __future__ import annotations
 import math
 import statistics
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from agentic_hpt.records import ConfigurationKey, Goal, ParamValue, Trial, configuration_key
+from agentic_hpt.records import Budget, ConfigurationKey, Goal, ParamValue, Trial, TrialState, Usage, configuration_key
+from agentic_hpt.space import Choice, Parameter, SearchSpace
+
+_LEAST_TIMED = 10
+_NEWEST_TIMED = 400
+_LEAST_CORRELATION = 0.5
+_CLEAR_CORRELATION = 2.5
+"""A rank correlation counts from so many of its SDs where there is none, 1 / sqrt(trials - 1), on."""
+_SPREAD = 1.2
+"""Where the slower quarter of the trials takes less than so many times the faster one, nothing drives the seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,30 @@ class Yield:
     gain_per_trial: float
     percentile: float | None
     """The mean rank of its complete trials among all: 1 is the best of the study, 0 the worst."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the trials took, in seconds: complete ones, but `kinds` (the mean of each kind of worker) is of all."""
+
+    trials: int
+    median: float
+    low: float
+    """The faster quarter took less, the slower one more than `high`."""
+    high: float
+    kinds: Mapping[str, float]
+    driver: str | None
+    """The parameter whose value goes with the seconds most, if one clearly does."""
+    correlation: float | None
+    """Its rank correlation with the seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Affordable:
+    """How many more trials the budget lets, and whether it is time that runs out first."""
+
+    trials: int
+    by_time: bool
 
 
 def noise_sd(trials: Iterable[Trial], goal: Goal) -> float | None:
@@ -150,3 +183,66 @@ def _rank(values: Sequence[float], value: float, goal: Goal) -> float:
         return 0.5
     below = (bisect_left(values, value) + bisect_right(values, value) - 1) / 2 / (len(values) - 1)
     return below if goal.direction == "maximize" else 1 - below
+
+
+def cost(space: SearchSpace, trials: Sequence[Trial]) -> Cost | None:
+    """Give what the newest trials took, and which parameter drives it; `None` when none has told its seconds."""
+    timed = sorted((t for t in trials if t.counted and t.finished and t.seconds is not None), key=lambda t: t.id)
+    timed = timed[-_NEWEST_TIMED:]
+    complete = [t for t in timed if t.state is TrialState.COMPLETE]
+    seconds = [t.seconds or 0.0 for t in complete]
+    if not seconds:
+        return None
+    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else seconds * 3
+    kinds: dict[str, list[float]] = {}
+    for trial in timed:
+        kinds.setdefault(trial.kind, []).append(trial.seconds or 0.0)
+    driver, correlation = _driver(space, complete) if high >= _SPREAD * low else (None, None)
+    means = {kind: statistics.fmean(kinds[kind]) for kind in sorted(kinds)}
+    return Cost(len(complete), median, low, high, means, driver, correlation)
+
+
+def affordable(budget: Budget, usage: Usage, slots: int, trials: Iterable[Trial]) -> Affordable:
+    """Give how many more trials fit the trials and the minutes that are left, by the median seconds of a complete one.
+
+    Where neither says anything it is a large number.
+    """
+    left = usage.trials_left(budget)
+    seconds = [t.seconds for t in trials if t.counted and t.state is TrialState.COMPLETE and t.seconds is not None]
+    median = statistics.median(seconds) if seconds else 0.0
+    if budget.minutes is None or median <= 0:
+        return Affordable(left, by_time=False)
+    fitting = max(0.0, budget.minutes * 60 - usage.seconds) * slots / median
+    return Affordable(int(fitting), by_time=True) if fitting < left else Affordable(left, by_time=False)
+
+
+def _driver(space: SearchSpace, trials: Sequence[Trial]) -> tuple[str, float] | tuple[None, None]:
+    """Give the parameter whose rank goes with the rank of the seconds most, if it is no accident."""
+    found: list[tuple[str, float]] = []
+    for name in space:
+        active = [t for t in trials if name in t.params]
+        places = [_place(space[name], t.params[name]) for t in active]
+        if len(active) < _LEAST_TIMED or None in places or len(set(places)) < 2:
+            continue
+        times = _ranks([t.seconds or 0.0 for t in active])
+        if len(set(times)) > 1:
+            rho = statistics.correlation(_ranks([p for p in places if p is not None]), times)
+            if abs(rho) >= max(_LEAST_CORRELATION, _CLEAR_CORRELATION / math.sqrt(len(active) - 1)):
+                found.append((name, rho))
+    return max(found, key=lambda entry: abs(entry[1]), default=(None, None))
+
+
+def _place(parameter: Parameter, value: ParamValue) -> float | None:
+    """Give where a value stands among the parameter's; `None` where they have no order."""
+    numbers = not isinstance(parameter, Choice) or not any(isinstance(v, bool | str) for v in parameter.values)
+    if numbers and isinstance(value, int | float):
+        return float(value)
+    if not isinstance(parameter, Choice):
+        return None
+    return parameter.index(value) if parameter.ordered or len(parameter.values) == 2 else None
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """Give each value's rank; equal ones share theirs."""
+    order = sorted(values)
+    return [(bisect_left(order, v) + bisect_right(order, v)) / 2 for v in values]

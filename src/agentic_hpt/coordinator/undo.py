@@ -1,7 +1,8 @@
 """What earlier actions were to bring, what they brought, and which of them the policy takes back.
 
 A limit (a frozen or narrowed parameter) is taken back when the best trial lies outside it, when its effect did not come
-in its window, or when a frozen parameter turns out to matter. All of it follows from the trials and the decisions, so
+in its window, when no gain came for a window since, or when a frozen parameter turns out to matter. All of it follows
+from the trials and the decisions, so
 that nothing has to be stored and a replay takes back the same.
 """
 
@@ -20,6 +21,10 @@ from agentic_hpt.steering import Limit
 _LEAST_WINDOW = 20
 _ROUNDS_IN_A_WINDOW = 3
 _THAW_SHARES = 1.5
+_PATIENCE = 2
+"""After so many windows without an effect it helps no more that a limit was set anew meanwhile."""
+_PRIORITIES = ""
+"""Stands for the priorities among names: no parameter has this one."""
 _LIMITING = ("freeze", "narrow", "widen", "unfreeze")
 _WITH_EFFECT = (*_LIMITING, "prioritise", "spawn", "propose")
 
@@ -50,12 +55,13 @@ class _History:
 
     def __init__(self, situation: Situation) -> None:
         self.goal = situation.goal
+        self._estimates = situation.goal.estimates(situation.trials)
         self.trials = sorted((t for t in situation.trials if t.finished and t.counted), key=lambda t: (t.round, t.id))
         self._rounds = [t.round for t in self.trials]
-        best = _best_value(self.goal, [t for t in situation.trials if not t.counted])
+        best = self._best([t for t in situation.trials if not t.counted])
         self._before = [best]
         for trial in self.trials:
-            best = _better_of(self.goal, best, self.goal.value(trial))
+            best = _better_of(self.goal, best, self._value(trial))
             self._before.append(best)
 
     def since(self, decision: DecisionRecord) -> int:
@@ -68,24 +74,39 @@ class _History:
         return self.trials[bisect_right(self._rounds, round_) : bisect_right(self._rounds, round_ + 1)]
 
     def gain(self, start: int, trials: Sequence[Trial]) -> float | None:
-        """Say how much better the best of `trials` is than the best before `start`, or than the first of them."""
-        values = [value for t in trials if (value := self.goal.value(t)) is not None]
-        before = self._before[start] if self._before[start] is not None else next(iter(values), None)
-        best = _best_value(self.goal, trials)
+        """Say how much better the best of `trials` is than the best before `start`."""
+        before = self._before[start] if self._before[start] is not None else self._begun(trials)
+        best = self._best(trials)
         if before is None or best is None:
             return None
         return best - before if self.goal.direction == "maximize" else before - best
 
+    def _begun(self, trials: Sequence[Trial]) -> float | None:
+        """Give the value that stands for the best before anything was complete: the default's, else the first one."""
+        ids = {t.id for t in trials}
+        order = sorted(self.trials, key=lambda t: (t.kind != "default", t.id in ids))
+        return next((value for t in order if (value := self._value(t)) is not None), None)
 
-def effects(situation: Situation) -> tuple[Effect, ...]:
+    def _best(self, trials: Sequence[Trial]) -> float | None:
+        best: float | None = None
+        for trial in trials:
+            best = _better_of(self.goal, best, self._value(trial))
+        return best
+
+    def _value(self, trial: Trial) -> float | None:
+        """Give a trial's value, or its configuration's mean. Luck on another seed is no gain: a repeat has no value."""
+        return None if trial.kind == "repeat" else self._estimates.get(trial.id, self.goal.value(trial))
+
+
+def effects(situation: Situation, noise: float | None = None) -> tuple[Effect, ...]:
     """Give the effects of all accepted actions that could have one, in order; the policy's own are not among them.
 
-    An effect came when the gain is as large as stated and beyond noise, as far as the noise is known by now. A limit
-    and a priority last, so their windows count all trials after them; a spawned worker's and the proposals' effect is
-    that of their own trials in the next round.
+    An effect came when the gain is as large as stated and beyond noise: `noise` is its SD, by default the one that the
+    search's own repeats have shown by now, if any has. A limit and a priority last, so their windows count all trials
+    after them; a spawned worker's and the proposals' effect is that of their own trials in the next round.
     """
     history = _History(situation)
-    sd = noise_sd(situation.trials, situation.goal)
+    sd = noise if noise is not None else noise_sd(situation.trials, situation.goal)
     lifted = _lifted(situation.decisions)
     return tuple(
         _effect(situation, history, sd, decision, position, (decision.round, position) in lifted)
@@ -102,10 +123,12 @@ def reversals(situation: Situation) -> tuple[ActionRecord, ...]:
         return ()
     best = incumbent(situation)
     known = {(effect.round, effect.position): effect for effect in effects(situation)}
+    series = _series(situation.decisions)
     found: list[ActionRecord] = []
     for name in sorted(steering.limits):
         limit = steering.limits[name]
         why = _why_lift(situation, limit, best, known.get((limit.round, limit.action)))
+        why = why or _never_came(situation, [known[at] for at in series.get(name, ()) if at in known])
         if why:
             type_ = "unfreeze" if limit.kind == "frozen" else "widen"
             found.append(_undo(type_, f"{_what(limit)} {why}", best, {"parameter": name}))
@@ -114,6 +137,8 @@ def reversals(situation: Situation) -> tuple[ActionRecord, ...]:
         if last and last[0].status == "missing":
             why = f"the priorities of round {last[0].round} {_unkept(situation, last[0])}"
             found.append(_undo("prioritise", why, best, {"parameters": []}))
+        elif why := _never_came(situation, [known[at] for at in series.get(_PRIORITIES, ()) if at in known]):
+            found.append(_undo("prioritise", f"setting priorities again and again {why}", best, {"parameters": []}))
     return tuple(found)
 
 
@@ -131,7 +156,7 @@ def _effect(
     action = decision.actions[position]
     expects = action.asked.get("expects")
     stated = float(cast(float, expects["gain"])) if isinstance(expects, Mapping) else 0.0
-    window = max(_LEAST_WINDOW, _ROUNDS_IN_A_WINDOW * situation.round_trials)
+    window = _window(situation)
     if isinstance(expects, Mapping):
         window = min(window, int(cast(int, expects["trials"])))  # no action is kept for longer by a promise
     start = history.since(decision)
@@ -158,10 +183,25 @@ def _effect(
     )
 
 
+def _window(situation: Situation) -> int:
+    return max(_LEAST_WINDOW, _ROUNDS_IN_A_WINDOW * situation.round_trials)
+
+
 def _lifted(decisions: Sequence[DecisionRecord]) -> set[tuple[int, int]]:
     """Find the actions that were in force when somebody took them back."""
+    return _followed(decisions)[0]
+
+
+def _series(decisions: Sequence[DecisionRecord]) -> dict[str, list[tuple[int, int]]]:
+    """Find for each limited parameter what limited it without a break; under an empty name, what set priorities."""
+    return _followed(decisions)[1]
+
+
+def _followed(
+    decisions: Sequence[DecisionRecord],
+) -> tuple[set[tuple[int, int]], dict[str, list[tuple[int, int]]]]:
     found: set[tuple[int, int]] = set()
-    in_force: dict[str, tuple[int, int]] = {}
+    in_force: dict[str, list[tuple[int, int]]] = {}
     for decision in decisions:
         for position, action in enumerate(decision.actions):
             if action.verdict == "refused":
@@ -169,22 +209,26 @@ def _lifted(decisions: Sequence[DecisionRecord]) -> set[tuple[int, int]]:
             here = (decision.round, position)
             name = str(action.detail.get("parameter", ""))
             if action.type in ("unfreeze", "widen") and action.detail.get("range") is None:
-                found.update({in_force.pop(name)} if name in in_force else ())
+                found.update(in_force.pop(name, [])[-1:])
             elif action.type in ("freeze", "narrow", "widen"):
-                in_force[name] = here
+                in_force.setdefault(name, []).append(here)
             elif action.type == "prioritise":
                 if not action.detail["parameters"]:
-                    found.update({in_force.pop("")} if "" in in_force else ())
+                    found.update(in_force.pop(_PRIORITIES, [])[-1:])
                 else:
-                    in_force[""] = here  # no parameter has this name
-    return found
+                    in_force.setdefault(_PRIORITIES, []).append(here)
+    return found, in_force
 
 
 def _why_lift(situation: Situation, limit: Limit, best: Trial | None, effect: Effect | None) -> str:
     """Say why a limit can't stand, to follow on its name; empty when it can."""
     if best is not None and not limit.holds(best.params):
-        inside = _best_value(situation.goal, [t for t in situation.trials if limit.holds(t.params)])
-        value = situation.goal.value(best)
+        goal, estimates = situation.goal, situation.goal.estimates(situation.trials)
+        inside: float | None = None
+        for trial in situation.trials:
+            if limit.holds(trial.params):
+                inside = _better_of(goal, inside, estimates.get(trial.id, goal.value(trial)))
+        value = estimates.get(best.id, goal.value(best))
         if inside is None or value is None:
             return f"does not hold trial {best.id}, the best"
         how = "beyond the noise" if beyond_noise(abs(value - inside), _sd(situation)) else "though within the noise"
@@ -194,7 +238,21 @@ def _why_lift(situation: Situation, limit: Limit, best: Trial | None, effect: Ef
     share = situation.insights.importance.get(limit.parameter, 0.0)
     if limit.kind == "frozen" and share >= _THAW_SHARES / len(situation.space):
         return f"holds a parameter that matters: its importance is {share:.0%}"
+    last = best.id if best is not None else -1
+    since = sum(t.finished and t.counted and t.round > limit.round and t.id > last for t in situation.trials)
+    if since >= _window(situation):
+        return f"has stood for {since} trials that brought nothing better: what it keeps out may hold more"
     return ""
+
+
+def _never_came(situation: Situation, series: Sequence[Effect]) -> str:
+    """Say why what was set anew, with a window anew, can't stand either; empty when it can."""
+    if len(series) < 2 or any(effect.status == "came" for effect in series):
+        return ""
+    ran = sum(t.finished and t.counted and t.round > series[0].round for t in situation.trials)
+    if ran < _PATIENCE * _window(situation):
+        return ""
+    return f"did not bring a gain beyond noise in {ran} trials, though it was changed {len(series) - 1} times"
 
 
 def _unkept(situation: Situation, effect: Effect) -> str:
@@ -236,13 +294,6 @@ def _named(action: ActionRecord) -> str:
 
 def _sd(situation: Situation) -> float | None:
     return noise_sd(situation.trials, situation.goal)
-
-
-def _best_value(goal: Goal, trials: Sequence[Trial]) -> float | None:
-    best: float | None = None
-    for trial in trials:
-        best = _better_of(goal, best, goal.value(trial))
-    return best
 
 
 def _better_of(goal: Goal, a: float | None, b: float | None) -> float | None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from agentic_hpt.coordinator.decisions import RegionPart, Repeat, Spawn
-from agentic_hpt.coordinator.statistics import improvements, noise_sd
+from agentic_hpt.coordinator.statistics import affordable, improvements, noise_sd
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import Goal, Params, Trial, configuration_key
 from agentic_hpt.space import Choice, Float, Int, Parameter, SearchSpace
@@ -21,7 +22,13 @@ from agentic_hpt.steering import space_within
 _ARMS = {"joint": ("joint", "outside", "bridge"), "group": ("group",), "per_parameter": ("per_parameter",)}
 """The kinds of workers whose trials are credited to each arm."""
 _LEAST_TRIALS = 20
-"""Before so many complete trials there is nothing worth refining."""
+"""Before so many complete trials there is nothing worth refining; where few can be afforded, before half of them."""
+_FEWEST_TRIALS = 6
+_FEWEST_EACH = 2
+"""But never before six complete trials, or two a parameter."""
+_LEAST_TIMED = 5
+_MOST_COST = 4.0
+"""An arm whose trials take longer is credited at most so many times less, and so many times more at the other end."""
 _LEAST_SHARE = 0.15
 """The part of a round that each arm keeps whatever it brought."""
 _RECENT = 40
@@ -58,13 +65,17 @@ def workers(situation: Situation, taken: int = 0) -> list[Spawn]:
     complete = [t for t in situation.trials if goal.value(t) is not None]
     inside = [t for t in complete if steering.holds(t.params) and situation.space.contains(t.params)]
     best = goal.best(inside)
-    if best is None or len(complete) < _LEAST_TRIALS:
+    if best is None:
         return []
     space = space_within(situation.space, {name: limit.range for name, limit in steering.limits.items()})
     names = tuple(n for n in steering.free(space.names) if n in best.params and _varies(space[n]))
-    if not names:
+    more = affordable(situation.budget, situation.usage, situation.slots, situation.trials)
+    least = least_trials(len(names), situation.usage.trials + more.trials)
+    if not names or len(complete) < least:
         return []
-    shares, why = shares_of_arms(goal, situation.trials)
+    shares, why = shares_of_arms(goal, situation.trials, by_time=more.by_time)
+    if least < _LEAST_TRIALS:
+        why = f"{why}; refined from {least} trials on, as about {situation.usage.trials + more.trials} fit the budget"
     room = min(situation.round_trials, situation.usage.trials_left(situation.budget))
     alone = len(names) == 1
     group = 0 if alone else min(round(shares["group"] * room), room - taken)
@@ -90,25 +101,48 @@ def workers(situation: Situation, taken: int = 0) -> list[Spawn]:
     return found
 
 
-def shares_of_arms(goal: Goal, trials: Sequence[Trial]) -> tuple[dict[str, float], str]:
+def least_trials(parameters: int, affordable: int) -> int:
+    """Give how many complete trials it takes until the best is refined, if a study can afford so many in all."""
+    fewest = max(_FEWEST_TRIALS, _FEWEST_EACH * parameters)
+    return min(_LEAST_TRIALS, max(fewest, affordable // 2))
+
+
+def shares_of_arms(goal: Goal, trials: Sequence[Trial], by_time: bool = False) -> tuple[dict[str, float], str]:
     """Give the share of a round for each arm, by how often its trials bettered the best of late.
 
-    Only what ran side by side is compared: before there was something to refine, gains were cheap.
+    Only what ran side by side is compared: before there was something to refine, gains were cheap. With `by_time`,
+    where time runs out before the trials do, a gain counts the less the longer the arm's trials take.
     """
     refining = [t.round for t in trials if t.kind in ("group", "per_parameter")]
     first = min(refining, default=math.inf)
     recent = sorted((t for t in trials if t.finished and t.round >= first), key=lambda t: t.id)[-_RECENT:]
     better = improvements(goal, trials)
+    costs = _relative_costs(recent) if by_time else {}
     rates, told = {}, []
     for arm, kinds in _ARMS.items():
         mine = [t for t in recent if t.kind in kinds]
         won = sum(t.id in better for t in mine)
-        rates[arm] = (won + _PRIOR_WON) / (len(mine) + _PRIOR)
+        rates[arm] = (won + _PRIOR_WON) / (len(mine) + _PRIOR) / costs.get(arm, 1.0)
         told.append(f"{arm} in {won} of {len(mine)}")
     free = 1 - len(_ARMS) * _LEAST_SHARE
     whole = sum(rates.values())
     shares = {arm: _LEAST_SHARE + free * rate / whole for arm, rate in rates.items()}
-    return shares, f"of late the best was bettered by {', '.join(told)} trials"
+    if not any(t.kind in kinds for t in recent for kinds in _ARMS.values()):
+        return shares, "no worker has a record yet"
+    why = f"of late the best was bettered by {', '.join(told)} trials"
+    if costs:
+        took = ", ".join(f"{arm} {factor:.2g}" for arm, factor in costs.items())
+        why = f"{why}, which took {took} times the mean seconds, and time is short"
+    return shares, why
+
+
+def _relative_costs(trials: Sequence[Trial]) -> dict[str, float]:
+    """Give how many times the mean seconds each arm's trials took; nothing where they are not known of every arm."""
+    taken = {arm: [t.seconds for t in trials if t.kind in kinds and t.seconds] for arm, kinds in _ARMS.items()}
+    if any(len(seconds) < _LEAST_TIMED for seconds in taken.values()):
+        return {}
+    mean = fmean(s for seconds in taken.values() for s in seconds)
+    return {arm: min(_MOST_COST, max(1 / _MOST_COST, fmean(seconds) / mean)) for arm, seconds in taken.items()}
 
 
 def _together(
@@ -235,7 +269,7 @@ def confirmation(situation: Situation) -> list[Repeat]:
     for trial in complete:
         groups.setdefault(configuration_key(trial.params), []).append(goal.value(trial) or 0.0)
     runs = len(groups[configuration_key(best.params)])
-    repeated = sum(t.kind == "repeat" for t in situation.trials)
+    repeated = _own_repeats(situation)
     if sd == 0 or repeated >= _FIRST_REPEATS + _REPEATS_SHARE * len(complete):
         return []
     means = sorted((math.fsum(v) / len(v) for v in groups.values()), reverse=goal.direction == "maximize")
@@ -246,3 +280,14 @@ def confirmation(situation: Situation) -> list[Repeat]:
         f"trial {best.id}, the best, ran {runs} times; the noise is {sd:.3g}, the best tenth within {ahead:.3g} of it"
     )
     return [Repeat(reason=reason, evidence=(best.id,), trial=best.id, seeds=1)]
+
+
+def _own_repeats(situation: Situation) -> int:
+    """Count the repeats that the rules asked for; a model's don't use up what they may have."""
+    own = {
+        (decision.round + 1, f"repeat-{action.detail['trial']}")
+        for decision in situation.decisions
+        for action in decision.actions
+        if action.type == "repeat" and action.verdict != "refused" and "rules" in (decision.kind, action.by)
+    }
+    return sum(t.kind == "repeat" and (t.round, t.worker) in own for t in situation.trials)

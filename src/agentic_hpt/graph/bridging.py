@@ -2,23 +2,27 @@
 
 A bridge's trials belong to the worker `bridge` of the round after the one under way and are counted to that round. They
 are started only into slots that nobody else wants: when all workers of the round have started what they have and at
-least one trial still runs, or when a decision is waited for; then a round's trials of the budget are left alone, since
-the guards judge by what is left when the question is put. A worker of the next round joins the bridge's trials; after a
-kill it runs them again, like any other.
+least one trial still runs, or when a decision is waited for; then it leaves so much of the budget alone that all that
+the guards let through can run. A worker of the next round joins the bridge's trials; after a kill it runs them again,
+like any other.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from typing import TypeVar
 
 from agentic_hpt import config
+from agentic_hpt.coordinator.guards.draft import trials_of
 from agentic_hpt.errors import ConfigError, HptError, LedgerError
 from agentic_hpt.graph.context import StudyParts
 from agentic_hpt.graph.running import fatal_error, in_slot, next_trial, run_assignment, run_trial
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import Assignment, DecisionRecord, Trial
+
+T = TypeVar("T")
 
 _WORKER = "bridge"
 
@@ -40,27 +44,50 @@ def worker_launched(parts: StudyParts, assignment: Assignment) -> None:
         _begin(parts, round_, lambda: any(trial.round <= round_ for trial, _ in list(parts.running.values())), 0.0)
 
 
-def begin_thinking(parts: StudyParts, round_: int) -> None:
-    """Let trials go on while a model or a person decides; a decision that comes at once is not worth a bridge."""
-    if parts.asks and not parts.replaying and parts.bridging.task is None:
-        parts.bridging.kept = parts.config.round_trials
-        _begin(parts, round_, lambda: True, config.BRIDGE_AFTER_SECONDS)
+def begin_thinking(parts: StudyParts, round_: int, kept: int) -> None:
+    """Let trials go on while a model or a person decides, but for `kept` trials of the budget.
+
+    A decision that comes at once is not worth a bridge.
+    """
+    if not parts.asks or parts.replaying:
+        return
+    parts.bridging.kept = kept
+    _begin(parts, round_, lambda: True, config.BRIDGE_AFTER_SECONDS)
+
+
+def places(situation: Situation, decision: DecisionRecord | None) -> int:
+    """Give how many trials of the next round have their places before the strategy's own.
+
+    They are what a decision's accepted actions ask for, the default configuration, and a look outside the limits.
+    """
+    asked = sum(trials_of(a) for a in decision.actions if a.verdict != "refused") if decision is not None else 0
+    outside = -(-situation.round_trials // 10) if situation.steering.limits else 0
+    return min(situation.round_trials, asked + (situation.round == 0) + outside)
 
 
 async def decide(parts: StudyParts, situation: Situation) -> DecisionRecord:
-    """Ask the coordinator while trials go on; what ends the study ends the waiting too."""
+    """Ask the coordinator while trials go on, until the answer is there."""
     await _stop(parts)
-    begin_thinking(parts, situation.round)
-    deciding = asyncio.create_task(parts.coordinator.decide(situation))
+    # The guards judge what a model asks for by what is left now; the rules answer before the bridge begins.
+    kept = situation.round_trials if parts.coordinator.kind == "llm" else 0
+    begin_thinking(parts, situation.round, kept)
+    decision = await unless_troubled(parts, parts.coordinator.decide(situation))
+    await _stop(parts)
+    return decision
+
+
+async def unless_troubled(parts: StudyParts, answer: Coroutine[object, object, T]) -> T:
+    """Wait for an answer while trials go on; what ends the study ends the waiting too."""
+    waiting = asyncio.create_task(answer)
     troubled = asyncio.create_task(parts.bridging.troubled.wait())
     try:
-        await asyncio.wait({deciding, troubled}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({waiting, troubled}, return_when=asyncio.FIRST_COMPLETED)
         _raise_trouble(parts)
-        return deciding.result()
+        return waiting.result()
     finally:
-        for task in (deciding, troubled):
+        for task in (waiting, troubled):
             task.cancel()
-        await asyncio.gather(deciding, troubled, return_exceptions=True)
+        await asyncio.gather(waiting, troubled, return_exceptions=True)
 
 
 async def keep(parts: StudyParts, decision: DecisionRecord) -> DecisionRecord:
@@ -80,8 +107,8 @@ async def keep(parts: StudyParts, decision: DecisionRecord) -> DecisionRecord:
     return await parts.think(record)
 
 
-async def give_up(parts: StudyParts) -> None:
-    """End the bridge without a decision."""
+async def pause(parts: StudyParts) -> None:
+    """End the bridge, without a decision."""
     await _stop(parts)
 
 
@@ -110,31 +137,29 @@ def _reserved(parts: StudyParts, round_: int) -> list[Trial]:
 
 
 def _begin(parts: StudyParts, round_: int, wanted: Callable[[], bool], patience: float) -> None:
-    if not parts.closing:
+    under_way = parts.bridging.task is not None and not parts.bridging.task.done()
+    if not under_way and not parts.closing:
         parts.bridging.task = asyncio.create_task(_keep_busy(parts, round_, wanted, patience))
 
 
 async def _keep_busy(parts: StudyParts, round_: int, wanted: Callable[[], bool], patience: float) -> None:
     """Start trials into free slots as long as they are `wanted` and there is something to start."""
-    if patience:
+    try:
         await asyncio.sleep(patience)
-    await parts.ready()
-    while wanted():
-        await parts.slots.acquire()
-        if not wanted() or parts.bridging.trouble is not None:
-            parts.slots.release()
-            return
-        parts.bridging.step = asyncio.create_task(_start_next(parts, round_, None))
-        try:
+        await parts.ready()
+        while wanted():
+            await parts.slots.acquire()
+            if not wanted() or parts.bridging.trouble is not None:
+                parts.slots.release()
+                return
+            parts.bridging.step = asyncio.create_task(_start_next(parts, round_, None))
             if not await asyncio.shield(parts.bridging.step):
                 return
-        except (LedgerError, ConfigError) as error:
-            _note_trouble(parts, error)
-            return
-        except Exception as error:  # a strategy's own fault costs the bridge, not the study
-            text = config.mask_secrets(f"{type(error).__name__}: {error}")[:500]
-            parts.emit({"type": "notice", "text": f"free slots stay idle in round {round_}: {text}"})
-            return
+    except (LedgerError, ConfigError) as error:
+        _note_trouble(parts, error)
+    except Exception as error:  # an executor's or a strategy's own fault costs the bridge, not the study
+        text = config.mask_secrets(f"{type(error).__name__}: {error}")[:500]
+        parts.emit({"type": "notice", "text": f"free slots stay idle in round {round_}: {text}"})
 
 
 async def _repeat(parts: StudyParts, round_: int, trials: int) -> None:

@@ -88,6 +88,8 @@ class StudyParts:
     write_outputs: OutputWriter
     finished: Callable[[FinalReport | None], None]
     """Called in the brain thread when the loop has ended; without figures, no trial was complete."""
+    facts: JsonObject = field(default_factory=dict)
+    """What is known of the job: by the objective, and by the study's description."""
     model_loader: str | None = None
     """The module whose `load_model` reads a saved model back, if the objective leaves one."""
     mirror: Callable[[Sequence[Trial]], int] | None = None
@@ -110,6 +112,8 @@ class StudyParts:
     stopping: set[int] = field(default_factory=set)
     """Trials that a decision ends: they stop at their next report."""
     bridging: Bridging = field(default_factory=Bridging)
+    shown: dict[int, JsonObject] = field(default_factory=dict)
+    """By round, the evidence of the question that a person was last asked."""
     listener: Emit | None = None
     """Of whoever drives the graph and hears its events; none where a server does."""
     emit: Emit = lambda event: None
@@ -174,6 +178,7 @@ class StudyParts:
             trials=tuple(trials),
             decisions=tuple(self.ledger.decisions()),
             description=self.config.description,
+            job=self.facts,
             strategy=self.config.strategy,
             running=running,
             insights=self.strategy.insights(trials) if looked_at else Insights(),

@@ -10,7 +10,7 @@ from langgraph.config import get_stream_writer
 from langgraph.types import Send, interrupt
 
 from agentic_hpt.config import mask_secrets
-from agentic_hpt.coordinator.guards.draft import trials_of
+from agentic_hpt.coordinator.evidence import build_evidence, evidence_id, kept
 from agentic_hpt.coordinator.review import apply_review, review_request
 from agentic_hpt.errors import ConfigError, HptError, LedgerError, TrackerAway
 from agentic_hpt.graph import bridging
@@ -100,8 +100,8 @@ class Nodes:
             decision = await bridging.decide(parts, replace(situation, exhausted=exhausted))
             if round_ == 0 and decision.finalizes:
                 # Trials of another study can't end this one: it has none of its own yet.
-                await bridging.give_up(parts)
                 return {"finalize": False}
+            decision = await parts.think(_keep_evidence, parts, situation, decision)
             if parts.config.coordinator.approve and not parts.replaying and decision.kind != "policy":
                 return {"finalize": False, "proposed": decision.to_json()}
             decision = await bridging.keep(parts, decision)
@@ -118,14 +118,25 @@ class Nodes:
         decision = await parts.think(parts.ledger.decision, round_)
         if decision is None:
             situation = await _situation(parts, round_, emit)
-            bridging.begin_thinking(parts, round_)
-            request = review_request(DecisionRecord.from_json(state["proposed"]), situation)
+            proposed = DecisionRecord.from_json(state["proposed"])
+            if round_ not in parts.shown:  # for an answer it is what it was when the question was put
+                parts.shown = {round_: await parts.think(build_evidence, situation)}
+            request = review_request(proposed, situation, parts.shown[round_])
+            approved = replace(situation, decisions=(*situation.decisions, proposed))
+            # Half a round is there for the person's own actions, whatever the bridge takes.
+            held = max(bridging.places(approved, proposed), -(-situation.round_trials // 2))
             while decision is None:
+                bridging.begin_thinking(parts, round_, held)
                 answer = interrupt(request)
+                await bridging.pause(parts)  # what is left of the budget now is there for the person's own actions
+                situation = replace(situation, usage=await parts.think(parts.ledger.usage))
                 try:
-                    decision = apply_review(DecisionRecord.from_json(state["proposed"]), answer, situation)
+                    decision = apply_review(proposed, answer, situation)
                 except ConfigError as error:
                     request = {**request, "problem": str(error)}
+            if decision.kind != "llm":  # a model's own stands on what the model saw
+                decision = replace(decision, shown=parts.shown[round_])
+                decision = await parts.think(_keep_evidence, parts, situation, decision)
             decision = await bridging.keep(parts, decision)
         return await _in_force(parts, decision, emit)
 
@@ -153,18 +164,19 @@ def _plan(parts: StudyParts, round_: int) -> list[Assignment]:
     """Give the next round's assignments, first the one that takes over what was started while slots were free.
 
     The plan must not depend on what else was reserved for the round, by a killed run say: same decisions and same
-    trials up to this round, same assignments.
+    trials up to this round, same assignments. Beside the bridge there is what is left of the round, half of it at
+    least, and all that the guards let through.
     """
     trials = parts.ledger.trials()
     before = [t for t in trials if t.round <= round_ and t.finished]
     situation = parts.situation(round_, before)
     decision = parts.ledger.decision(round_)
     bridge = bridging.rest(parts, round_)
-    bridged = bridge.trials if bridge is not None else 0
+    bridged, whole = bridge.trials if bridge is not None else 0, situation.round_trials
     situation = replace(
         situation,
         usage=replace(situation.usage, trials=sum(t.counted and t.round <= round_ for t in trials) + bridged),
-        round_trials=_round_trials(situation, decision, bridged),
+        round_trials=max(whole - bridged, -(-whole // 2), bridging.places(situation, decision)),
     )
     revision = situation.steering.revision
     planned = parts.strategy.plan(situation, decision)
@@ -173,17 +185,6 @@ def _plan(parts: StudyParts, round_: int) -> list[Assignment]:
         *([bridge] if bridge else []),
         *(w for a in planned for w in _without(replace(a, revision=revision), started)),
     ]
-
-
-def _round_trials(situation: Situation, decision: DecisionRecord | None, bridged: int) -> int:
-    """Give a round's size beside the bridge: what is left of the whole, half of it at least, and all that was accepted.
-
-    With what was accepted the default configuration and a look outside the limits have their places too.
-    """
-    whole = situation.round_trials
-    asked = sum(trials_of(a) for a in decision.actions if a.verdict != "refused") if decision is not None else 0
-    beside = (situation.round == 0) + (-(-whole // 10) if situation.steering.limits else 0)
-    return max(whole - bridged, -(-whole // 2), min(whole, asked + beside))
 
 
 def _without(assignment: Assignment, started: set[ConfigurationKey]) -> list[Assignment]:
@@ -201,6 +202,13 @@ async def _situation(parts: StudyParts, round_: int, emit: Emit) -> Situation:
     running = parts.under_way()
     situation = await parts.think(parts.situation, round_, trials, deciding=True, running=running)
     return replace(situation, source=source)
+
+
+def _keep_evidence(parts: StudyParts, situation: Situation, decision: DecisionRecord) -> DecisionRecord:
+    """Keep the evidence of a decision: what a model was shown, else what anybody would be. In the brain thread."""
+    shown = decision.shown or build_evidence(situation)
+    parts.ledger.record_evidence(decision.round, kept(shown))
+    return replace(decision, evidence_id=evidence_id(shown), shown={})
 
 
 async def _in_force(parts: StudyParts, decision: DecisionRecord, emit: Emit) -> StudyState:
@@ -225,7 +233,9 @@ async def _read_back(parts: StudyParts, round_: int, emit: Emit) -> tuple[Sequen
             runs = {t.id: t for t in found if t.counted or t.kind == "imported"}
             if len(runs) < expected:
                 raise TrackerAway(f"MLflow has {len(runs)} of the {expected} runs of round {number}")
-            parts.runs.update(runs)
+            # Values, states and params are MLflow's. Curves are the ledger's: a metric's history is a request a trial.
+            reports = {t.id: t.reports for t in told if t.reports}
+            parts.runs.update({i: replace(t, reports=reports[i]) if i in reports else t for i, t in runs.items()})
             parts.rounds_read.add(number)
     except TrackerAway as away:
         if parts.config.mlflow.enabled:

@@ -45,6 +45,7 @@ class StudyInput(TypedDict, total=False):
     limits: dict[str, Any]
     fresh_seeds: int
     description: str
+    job: dict[str, Any]
     mlflow: dict[str, Any]
     optuna_storage: str
     import_optuna: dict[str, Any]

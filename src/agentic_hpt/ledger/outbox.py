@@ -9,7 +9,8 @@ from sqlalchemy import Engine, select, update
 
 from agentic_hpt.errors import StudyNotFound
 from agentic_hpt.ledger import schema
-from agentic_hpt.records import OutboxEntry
+from agentic_hpt.ledger.study_log import evidence_of
+from agentic_hpt.records import JsonObject, OutboxEntry
 
 
 class LedgerOutbox:
@@ -20,12 +21,19 @@ class LedgerOutbox:
         self._study = study
 
     def pending(self, limit: int) -> list[OutboxEntry]:
-        """Give the oldest entries not sent yet."""
+        """Give the oldest entries not sent yet; a decision's payload holds its `evidence` too, if any was kept."""
         t = schema.outbox.c
-        query = select(t.id, t.kind, t.key, t.payload, t.claimed).where(t.study == self._study, t.ref.is_(None))
+        unsent = t.study == self._study, t.ref.is_(None)
+        query = select(t.id, t.kind, t.key, t.round, t.payload, t.claimed).where(*unsent).order_by(t.id).limit(limit)
+        found: list[OutboxEntry] = []
         with schema.transaction(self._engine) as connection:
-            rows = connection.execute(query.order_by(t.id).limit(limit)).all()
-        return [OutboxEntry(r.id, r.kind, r.key, json.loads(r.payload), bool(r.claimed)) for r in rows]
+            for row in connection.execute(query).all():
+                payload: JsonObject = json.loads(row.payload)
+                shown = evidence_of(connection, self._study, row.round) if row.kind == "decision" else None
+                if shown is not None:
+                    payload["evidence"] = shown
+                found.append(OutboxEntry(row.id, row.kind, row.key, payload, bool(row.claimed)))
+        return found
 
     def claim(self, entries: Sequence[OutboxEntry]) -> None:
         """Note that these are about to be sent: after a crash they may have been."""

@@ -19,6 +19,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -39,8 +40,8 @@ from agentic_hpt.errors import LedgerError, StoreVersionError
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
-SCHEMA_VERSION = 2
-"""1: the first. 2: the table of notes."""
+SCHEMA_VERSION = 3
+"""1: the first. 2: the table of notes. 3: the table of evidence."""
 
 metadata = MetaData()
 
@@ -116,6 +117,15 @@ decisions = Table(
     Column("created", Float, nullable=False),
 )
 
+evidence = Table(
+    "hpt_evidence",
+    metadata,
+    Column("study", Integer, primary_key=True),
+    Column("round", Integer, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
+"""What each decision rests on, packed: it is large, and seldom looked at."""
+
 model_calls = Table(
     "hpt_model_calls",
     metadata,
@@ -176,9 +186,10 @@ def open_engine(url: str, *, create: bool) -> Engine:
             elif not found:
                 raise LedgerError(f"{path} holds no agentic-hpt ledger", "check --home")
             version = int(connection.execute(select(meta.c.value).where(meta.c.key == "schema_version")).scalar_one())
-            if version == 1:
-                notes.create(connection)
-                version = 2
+            if version < SCHEMA_VERSION:
+                for table in (notes, evidence)[version - 1 :]:
+                    table.create(connection)
+                version = SCHEMA_VERSION
                 connection.execute(update(meta).where(meta.c.key == "schema_version").values(value=str(version)))
     except DatabaseError as error:
         engine.dispose()

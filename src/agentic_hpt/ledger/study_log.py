@@ -1,16 +1,17 @@
-"""What is kept of a study beside its trials: decisions, calls of the model, notes, final figures, and the outbox."""
+"""What is kept of a study beside its trials: decisions with their evidence, calls, notes, final figures, the outbox."""
 
 from __future__ import annotations
 
 import json
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import cast
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
-from agentic_hpt.ledger.schema import decisions, model_calls, notes, outbox, studies, transaction
+from agentic_hpt.ledger.schema import decisions, evidence, model_calls, notes, outbox, studies, transaction
 from agentic_hpt.records import DecisionRecord, FinalReport, JsonObject, ModelCall, Note
 
 
@@ -60,6 +61,19 @@ class StudyLog:
             if decision.round or self._is_posted(connection, "study"):
                 self._post_decision(connection, decision.round, body)
 
+    def record_evidence(self, round_: int, shown: JsonObject) -> None:
+        """Keep what the decision after a round rests on, in place of what was kept before: no decision came of that."""
+        body = zlib.compress(json.dumps(shown, separators=(",", ":")).encode())
+        here = evidence.c.study == self._study, evidence.c.round == round_
+        with transaction(self._engine) as connection:
+            connection.execute(delete(evidence).where(*here))
+            connection.execute(insert(evidence).values(study=self._study, round=round_, body=body))
+
+    def evidence(self, round_: int) -> JsonObject | None:
+        """Give what the decision after a round rests on; `None` where none was kept."""
+        with transaction(self._engine) as connection:
+            return evidence_of(connection, self._study, round_)
+
     def record_call(self, call: ModelCall) -> None:
         """Keep a call of the model."""
         tokens = call.input_tokens + call.output_tokens
@@ -75,6 +89,12 @@ class StudyLog:
                 )
             )
         self._calls, self._tokens, self._dollars = self._calls + 1, self._tokens + tokens, self._dollars + call.dollars
+
+    def calls(self) -> list[ModelCall]:
+        """Give all calls of the model, in order."""
+        query = select(model_calls.c.body).where(model_calls.c.study == self._study).order_by(model_calls.c.id)
+        with transaction(self._engine) as connection:
+            return [ModelCall.from_json(json.loads(body)) for body in connection.execute(query).scalars()]
 
     def notes(self) -> list[Note]:
         """Give the person's notes, also those that another process left a moment ago."""
@@ -158,3 +178,10 @@ class StudyLog:
     def _calls_of(self, connection: Connection, round_: int) -> Sequence[str]:
         query = select(model_calls.c.body).where(model_calls.c.study == self._study, model_calls.c.round == round_)
         return connection.execute(query.order_by(model_calls.c.id)).scalars().all()
+
+
+def evidence_of(connection: Connection, study: int, round_: int) -> JsonObject | None:
+    """Give what a study's decision after a round rests on; `None` where none was kept."""
+    query = select(evidence.c.body).where(evidence.c.study == study, evidence.c.round == round_)
+    body = connection.execute(query).scalar()
+    return cast(JsonObject, json.loads(zlib.decompress(body))) if body is not None else None

@@ -16,7 +16,7 @@ from typing import IO
 
 from agentic_hpt.errors import ConfigError, FailureKind, TrialFailure
 from agentic_hpt.protocols import TrialHandle
-from agentic_hpt.records import Params, ParamValue
+from agentic_hpt.records import JsonObject, Params, ParamValue
 
 __all__ = ["CommandObjective"]
 
@@ -58,6 +58,10 @@ class CommandObjective:
     def preload(self) -> tuple[str, ...]:
         """Name nothing: the program brings its own libraries."""
         return ()
+
+    def facts(self, params: Params) -> JsonObject:
+        """Give nothing: what a program works on is not known; the study file's `job` may say it."""
+        return {}
 
     def run(self, params: Params, trial: TrialHandle) -> object:
         """Run the program to its end and give its last result.

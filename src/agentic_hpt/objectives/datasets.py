@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     Features = NDArray[np.float32]
     Labels = NDArray[np.int64]
 
-__all__ = ["Part", "Split", "load"]
+__all__ = ["Part", "Sizes", "Split", "load", "sizes"]
 
 _SPLIT_SEED = 0
 """One split for all trials: with a split of its own, a trial's luck with it would pass for skill."""
 
 # Pixels: scaled one by one, those at the rim that are hardly ever lit would drown the others.
 _ONE_UNIT = ("digits",)
+
+# Rows, columns and classes: to tell them, no library need be imported.
+_SHAPES = {"breast_cancer": (569, 30, 2), "digits": (1797, 64, 10), "wine": (178, 13, 3)}
+_TRAIN = 0.6
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,25 @@ class Split:
         return features
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How large a data set and its parts are."""
+
+    train: int
+    validation: int
+    holdout: int
+    features: int
+    classes: int
+
+
+def sizes(task: str) -> Sizes:
+    """Give the sizes of one of `presets.TASKS`, without loading it."""
+    rows, features, classes = _SHAPES[task]
+    train = int(_TRAIN * rows)
+    validation = (rows - train) // 2
+    return Sizes(train, validation, rows - train - validation, features, classes)
+
+
 def load(task: str) -> Split:
     """Load one of `presets.TASKS`. Raises `ConfigError` for any other name.
 
@@ -66,7 +89,7 @@ def load(task: str) -> Split:
 
     data = getattr(datasets, f"load_{task}")()
     x, y = data.data.astype(np.float32), data.target.astype(np.int64)
-    x_train, x_rest, y_train, y_rest = train_test_split(x, y, train_size=0.6, stratify=y, random_state=_SPLIT_SEED)
+    x_train, x_rest, y_train, y_rest = train_test_split(x, y, train_size=_TRAIN, stratify=y, random_state=_SPLIT_SEED)
     x_val, x_hold, y_val, y_hold = train_test_split(
         x_rest, y_rest, train_size=0.5, stratify=y_rest, random_state=_SPLIT_SEED
     )

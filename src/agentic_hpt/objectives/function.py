@@ -15,7 +15,7 @@ from types import CodeType, FunctionType, ModuleType
 
 from agentic_hpt.errors import ConfigError
 from agentic_hpt.protocols import TrialHandle
-from agentic_hpt.records import Params
+from agentic_hpt.records import JsonObject, Params
 
 __all__ = ["FunctionObjective", "load_function"]
 
@@ -58,6 +58,10 @@ class FunctionObjective:
         found = [name for name in _HEAVY if name in used]
         # The first step of an optimizer imports it, which takes longer than torch itself.
         return (*found, "torch._dynamo") if "torch" in used else tuple(found)
+
+    def facts(self, params: Params) -> JsonObject:
+        """Give nothing: what a function works on is not known; the study file's `job` may say it."""
+        return {}
 
     def run(self, params: Params, trial: TrialHandle) -> object:
         """Call the function with a copy of the parameters."""

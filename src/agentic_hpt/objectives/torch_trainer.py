@@ -7,14 +7,15 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from agentic_hpt.errors import ConfigError, FailureKind, TrialFailure
-from agentic_hpt.objectives.datasets import Split, load
+from agentic_hpt.objectives.datasets import Split, load, sizes
 from agentic_hpt.presets import TASKS
 from agentic_hpt.protocols import TrialHandle
-from agentic_hpt.records import Params
+from agentic_hpt.records import JsonObject, Params
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,6 +90,24 @@ class TorchTrainer:
     def preload(self) -> tuple[str, ...]:
         """Name PyTorch, the part of it that the first optimizer step imports, and the data's library."""
         return ("numpy", "torch", "torch._dynamo", "sklearn.datasets", "sklearn.model_selection", __name__)
+
+    def facts(self, params: Params) -> JsonObject:
+        """Give the sizes of the data's parts, what is trained, and how many weights it has with `params`."""
+        data, hp = sizes(self.task), Hyperparameters.read(params)
+        facts: JsonObject = {
+            "task": self.task,
+            "training_rows": data.train,
+            "validation_rows": data.validation,
+            "holdout_rows": data.holdout,
+            "features": data.features,
+            "classes": data.classes,
+            "model": "multilayer perceptron on standardised features, Adam, cosine schedule, one CPU thread",
+            "epochs_at_default": hp.epochs,
+        }
+        with contextlib.suppress(TypeError, ValueError):  # where a size is no whole number, it is the trials that fail
+            widths = (data.features, *[hp.hidden_dim] * hp.num_layers, data.classes)
+            facts["weights_at_default"] = sum((i + 1) * o for i, o in pairwise(widths))
+        return facts
 
     def run(self, params: Params, trial: TrialHandle) -> object:
         """Train; give validation accuracy and loss (cross-entropy, nats), seconds, and the number of weights."""

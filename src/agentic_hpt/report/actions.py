@@ -86,7 +86,7 @@ def range_words(range_: Mapping[str, object]) -> str:
 
 def effect_words(effect: Effect) -> str:
     """Say what an action was to bring, and what it brought."""
-    stated = f"stated a gain of {number(effect.stated)}" if effect.stated else "any gain would do"
+    stated = f"stated a gain of {number(effect.stated)}" if effect.stated else "any gain beyond noise would do"
     seen = "no trial of it has ended" if not effect.trials else f"after {counted(effect.trials, 'trial')} "
     if effect.trials:
         seen += "none has a value" if effect.gain is None else f"the best is {_signed(effect.gain)}"

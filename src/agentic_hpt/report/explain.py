@@ -150,10 +150,15 @@ def explain(
     *,
     effects: Sequence[Effect] = (),
     noise_sd: float | None = None,
+    noise_afterwards: bool = False,
     beyond_noise: Callable[[float, float | None], bool] = lambda gain, sd: gain > 0,
     notes: Sequence[Note] = (),
 ) -> Explanation:
-    """Tell a study's history; `trials` in order of their ids, final ones left out or not."""
+    """Tell a study's history; `trials` in order of their ids, final ones left out or not.
+
+    Gains and effects are held against one noise, `noise_sd`. With `noise_afterwards` it comes from the fresh seeds of
+    the end, so that no decision knew it.
+    """
     goal = config.goal
     pool = [t for t in trials if t.counted or t.kind == "imported"]
     decided = {decision.round: decision for decision in decisions}
@@ -197,13 +202,13 @@ def explain(
         metric=goal.metric,
         direction=goal.direction,
         noise_sd=noise_sd,
-        begin=tuple(_begin(config, pool, noise_sd)),
+        begin=tuple(_begin(config, pool, noise_sd, noise_afterwards)),
         chapters=tuple(found),
         end=(*end, *([target] if target else [])),
     )
 
 
-def _begin(config: StudyConfig, trials: Sequence[Trial], noise_sd: float | None) -> Iterable[str]:
+def _begin(config: StudyConfig, trials: Sequence[Trial], noise_sd: float | None, afterwards: bool) -> Iterable[str]:
     yield f"{counted(len(config.space), 'parameter')} were searched to {config.direction} {config.metric}."
     earlier = sum(t.kind == "imported" for t in trials)
     if earlier:
@@ -215,6 +220,8 @@ def _begin(config: StudyConfig, trials: Sequence[Trial], noise_sd: float | None)
             yield "Where a configuration ran on several seeds it had the same figure, so every gain counts."
             return
         yield f"Seeds alone move the figure by {number(noise_sd, 2)} (SD); what is called a gain beyond noise is more."
+    if afterwards:
+        yield "That was measured at the end, with the fresh seeds: while the search ran, any gain counted."
 
 
 def _decided(

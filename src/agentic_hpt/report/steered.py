@@ -49,10 +49,11 @@ def steered(decisions: Iterable[DecisionRecord]) -> tuple[Steered, ...]:
                 continue
             name = _PRIORITIES if action.type == "prioritise" else str(action.detail.get("parameter", ""))
             by = action.by or decision.kind
+            who = "model" if by == "llm" else by
             if name in standing:
                 how = "changed" if _sets(action.type, action.detail) else "taken back"
                 place = standing.pop(name)
-                found[place] = replace(found[place], until=f"{how} after round {decision.round} by the {by}")
+                found[place] = replace(found[place], until=f"{how} after round {decision.round} by the {who}")
             if _sets(action.type, action.detail):
                 standing[name] = len(found)
                 found.append(Steered(action_words(action), decision.round, by))

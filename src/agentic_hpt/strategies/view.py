@@ -47,11 +47,12 @@ class SamplerView:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
         self._goal = goal
-        self._tuned = tuple(tuned)
+        self._tuned = tuple(name for name in tuned if name in space)  # a condition may have no place in a region
         self._held = dict(held)
-        self._distributions = {name: distribution(space[name]) for name in tuned}
+        self._distributions = {name: distribution(space[name]) for name in self._tuned}
         unconditional = {n: d for n, d in self._distributions.items() if not space[n].when and not d.single()}
-        self._together: dict[str, BaseDistribution] = dict(sorted(unconditional.items())) if len(tuned) > 1 else {}
+        together = dict(sorted(unconditional.items())) if len(self._tuned) > 1 else {}
+        self._together: dict[str, BaseDistribution] = dict(together)
         self._storage = optuna.storages.InMemoryStorage()  # with one study, so a trial's id is its number
         self._study = optuna.create_study(direction=goal.direction, storage=self._storage)
         self._running: dict[int, int] = {}

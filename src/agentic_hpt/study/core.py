@@ -7,21 +7,20 @@ import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, SupportsFloat
+from typing import TYPE_CHECKING, Literal, Self
 
 from agentic_hpt.config import Settings, StudyConfig, check_study_name, mask_secrets
-from agentic_hpt.errors import ConfigError, FailureKind, HptError, LedgerError, StudyNotFound
+from agentic_hpt.errors import ConfigError, HptError, LedgerError, StudyNotFound
 from agentic_hpt.records import (
-    Assignment,
     DecisionRecord,
     FinalReport,
     JsonObject,
+    ModelCall,
     Note,
-    Outcome,
     Trial,
     TrialState,
-    is_number,
 )
+from agentic_hpt.study.asking import Asking
 from agentic_hpt.study.driving import handle_signals, run_coroutine
 from agentic_hpt.study.lock import StudyLock
 from agentic_hpt.study.looping import Approver, NobodyAnswers, check_approver
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from agentic_hpt.coordinator.undo import Effect
     from agentic_hpt.graph.context import StudyParts
     from agentic_hpt.ledger import LedgerStore, StudyLedger, StudyRow
-    from agentic_hpt.protocols import Objective, Situation, Strategy
+    from agentic_hpt.protocols import Objective, Situation
 
 Listener = Callable[[JsonObject], None]
 MAX_NOTE = 2000
@@ -55,7 +54,7 @@ class Study:
         self.config = StudyConfig.from_mapping(row.config, where=f"study {row.name!r} in the ledger")
         self._lock = StudyLock(self.artifacts / ".lock", row.name)
         self._made_here = False
-        self._asking: tuple[StudyLedger, Strategy] | None = None
+        self._asking: Asking | None = None
 
     @classmethod
     def create(
@@ -176,6 +175,14 @@ class Study:
     def decisions(self) -> list[DecisionRecord]:
         """Give the coordinator's decisions, in order."""
         return self._ledger().decisions()
+
+    def evidence(self, round_: int) -> JsonObject | None:
+        """Give what the decision after a round rests on; `None` where none was kept."""
+        return self._ledger().evidence(round_)
+
+    def calls(self) -> list[ModelCall]:
+        """Give all calls of the model, in order."""
+        return self._ledger().calls()
 
     def effects(self) -> tuple[Effect, ...]:
         """Give what the accepted actions were to bring, and what they have brought."""
@@ -398,21 +405,7 @@ class Study:
 
         Raises `ConfigError` when the budget is spent or the space holds nothing new.
         """
-        ledger, strategy = self._begin_asking()
-        trials = ledger.trials()
-        if not trials:
-            params = self.config.space.default()
-        else:
-            assignment = Assignment("ask", "ask", 0, 1, self.config.space.names)
-            proposal = strategy.propose(assignment, trials, self.config.proposal_seed(len(trials)))
-            if proposal is None:
-                raise ConfigError("every configuration of the space was tried", "widen the space")
-            params = dict(proposal.params)
-        names = self.config.space.names
-        trial = ledger.reserve(round_=0, worker="ask", kind="ask", params=params, tuned=names, begin=True)
-        if trial is None:
-            raise ConfigError(f"all {self.config.budget.trials} trials are spent", "make a study with a larger budget")
-        return trial
+        return self._begin_asking().ask()
 
     def tell(
         self,
@@ -423,23 +416,7 @@ class Study:
         message: str = "",
     ) -> Trial:
         """Give a trial's outcome: its metrics, or the state it ended in. A second answer raises `LedgerError`."""
-        ledger, _ = self._begin_asking()
-        held = ledger.trial(number)
-        if state == "complete":
-            given: dict[str, object] = dict(values) if isinstance(values, Mapping) else {self.config.metric: values}
-            numbers = {k: float(v) for k, v in given.items() if isinstance(v, SupportsFloat) and not isinstance(v, str)}
-            metrics = {k: v for k, v in numbers.items() if is_number(v)}
-            if self.config.metric not in metrics:
-                raise ConfigError(
-                    f"tell: {values!r} has no finite number for the metric {self.config.metric!r}",
-                    "tell state='failed' for a trial without a value",
-                )
-            outcome = Outcome.complete(metrics)
-        elif state == "pruned":
-            outcome = Outcome.pruned(message=mask_secrets(message))
-        else:
-            outcome = Outcome.failed(FailureKind.CRASH, mask_secrets(message))
-        return ledger.finish(number, held.attempt, outcome)
+        return self._begin_asking().tell(number, values, state, message)
 
     def close(self) -> None:
         """Write what was told to MLflow, and let the study go."""
@@ -468,7 +445,7 @@ class Study:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _begin_asking(self) -> tuple[StudyLedger, Strategy]:
+    def _begin_asking(self) -> Asking:
         if self._asking is None:
             from agentic_hpt import wiring
 
@@ -478,7 +455,7 @@ class Study:
             ledger = self._ledger()
             ledger.post_study(self._description())
             self._store.set_status(self._row.uid, "running")
-            self._asking = ledger, wiring.make_strategy(self.config)
+            self._asking = Asking(self.config, ledger, wiring.make_strategy(self.config))
         return self._asking
 
     # -- inside -----------------------------------------------------------------------------------------------------
@@ -495,7 +472,7 @@ class Study:
 
     def _ledger(self) -> StudyLedger:
         if self._asking is not None:
-            return self._asking[0]
+            return self._asking.ledger
         return self._store.open_study(self._row, budget=self.config.limits_of_study, seed=self.config.seed)
 
     def _acquire(self) -> None:

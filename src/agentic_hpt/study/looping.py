@@ -68,15 +68,17 @@ async def run_graph(
             waiting = (await graph.aget_state(config)).interrupts  # type: ignore[arg-type]
             if not waiting:
                 return
-            step = Command(resume=await _answer(waiting[0].value, listener, approver))
+            step = Command(resume=await _answer(parts, waiting[0].value, listener, approver))
 
 
-async def _answer(request: JsonObject, listener: Emit, approver: Approver | None) -> object:
+async def _answer(parts: StudyParts, request: JsonObject, listener: Emit, approver: Approver | None) -> object:
+    from agentic_hpt.graph.bridging import unless_troubled
+
     listener({"type": "review", "round": request["round"]})
     if approver is None:
         raise NobodyAnswers
     try:
-        return await _in_thread(approver, request)
+        return await unless_troubled(parts, _in_thread(approver, request))
     except EOFError:
         raise NobodyAnswers from None
 

@@ -30,10 +30,12 @@ def shuffled(study: str, seed: int) -> Callable[[Situation], Situation]:
         random.Random(f"{seed}/{situation.round}").shuffle(ring)
         # Each gets its neighbour's, so that none keeps its own: with few trials a plain shuffle often changes little.
         changed = {own.id: _with_outcome(own, other) for own, other in zip(ring, [*ring[1:], *ring[:1]], strict=True)}
-        trials = tuple(changed.get(trial.id, trial) for trial in situation.trials)
+        trials = tuple(changed.get(trial.id) or _silent(trial) for trial in situation.trials)
         insights = insights_of(situation.space, situation.goal, trials)
         decisions = tuple(_without_words(decision) for decision in situation.decisions)
-        return replace(situation, study=study, trials=trials, insights=insights, decisions=decisions)
+        running = tuple(_silent(trial) for trial in situation.running)
+        shown = replace(situation, study=study, trials=trials, running=running)
+        return replace(shown, insights=insights, decisions=decisions)
 
     return seen
 
@@ -45,6 +47,11 @@ def _without_words(decision: DecisionRecord) -> DecisionRecord:
         for action in decision.actions
     )
     return replace(decision, actions=actions)
+
+
+def _silent(trial: Trial) -> Trial:
+    """Give a running trial without what it has reported, which is true, and no other one's can stand for it."""
+    return replace(trial, reports=())
 
 
 def _with_outcome(own: Trial, other: Trial) -> Trial:

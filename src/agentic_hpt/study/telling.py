@@ -18,7 +18,8 @@ def explain_study(study: Study) -> Explanation:
 
     result = study.result()
     measured = noise_sd(result.trials, result.config.goal)
-    if measured is None and result.final is not None:
+    afterwards = measured is None and result.final is not None and result.final.sd is not None
+    if afterwards and result.final is not None:
         measured = result.final.sd
     return explain(
         result.config,
@@ -28,8 +29,9 @@ def explain_study(study: Study) -> Explanation:
         result.decisions,
         result.final,
         result.usage,
-        effects=stated_effects(result.config, result.usage, result.trials, result.decisions),
+        effects=stated_effects(result.config, result.usage, result.trials, result.decisions, measured),
         noise_sd=measured,
+        noise_afterwards=afterwards,
         beyond_noise=beyond_noise,
         notes=study.notes(),
     )

@@ -73,6 +73,9 @@ class _Unscored:
     def preload(self) -> tuple[str, ...]:
         return self.inner.preload()
 
+    def facts(self, params: Params) -> JsonObject:
+        return self.inner.facts(params)
+
     def run(self, params: Params, trial: TrialHandle) -> object:
         return self.inner.run(params, trial)
 

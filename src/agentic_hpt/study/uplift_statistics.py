@@ -29,7 +29,8 @@ FRESH = "fresh seeds"
 RULE = (
     f"Rule: worth it if, over {ENOUGH_SEEDS} seeds or more, the 95 % interval of the paired difference in regret "
     "over the budget between model and rules lies below 0, and at the whole budget and on fresh seeds it does not "
-    "lie above 0; harmful if one of the three lies above 0; not shown otherwise."
+    "lie above 0; harmful if one of the three lies above 0; not shown otherwise, and wherever the model's study has "
+    "no result in a seed in which the rules' has one."
 )
 _RESAMPLES = 10_000
 _LEVEL = 0.95
@@ -124,12 +125,15 @@ class Comparison:
 
 
 def best_so_far(goal: Goal, trials: Sequence[Trial]) -> tuple[float | None, ...]:
-    """Give the best value after each trial of the search, in the order in which they were started."""
+    """Give the best value after each trial of the search, in the order in which they were started.
+
+    A repeat finds nothing: what it has beyond the run that it repeats is luck.
+    """
     found: list[float | None] = []
     best: float | None = None
     for trial in sorted((t for t in trials if t.counted), key=lambda t: t.id):
         value = goal.value(trial)
-        if value is not None and (best is None or goal.better(value, best)):
+        if value is not None and trial.kind != "repeat" and (best is None or goal.better(value, best)):
             best = value
         found.append(best)
     return tuple(found)
@@ -150,10 +154,12 @@ def compare(goal: Goal, budget: int, runs: Sequence[ArmRun], baselines: Sequence
     points[FRESH] = lambda run: _regret(goal, known_fresh, run.fresh)
     regret: dict[str, dict[Arm, Interval]] = {}
     against: dict[str, dict[Arm, Interval]] = {}
+    lost: set[int] = set()
     for name, point in points.items():
         found = {key: r for key, run in held.items() if (r := point(run)) is not None}
         regret[name] = {arm: i for arm in ARMS if (i := interval([found[k] for k in sorted(found) if k[0] == arm]))}
         against[name] = {}
+        lost |= {s for s in seeds if ("rules", s) in found and ("model", s) in held and ("model", s) not in found}
         for other in ARMS[1:]:
             pairs = [s for s in seeds if ("model", s) in found and (other, s) in found]
             difference = interval([found["model", s] - found[other, s] for s in pairs])
@@ -163,8 +169,8 @@ def compare(goal: Goal, budget: int, runs: Sequence[ArmRun], baselines: Sequence
     base = {b.seed: b for b in baselines}
     wins = {arm: _wins(goal, [r for r in runs if r.arm == arm], base, noise) for arm in ARMS}
     costs = {arm: _costs([r for r in runs if r.arm == arm]) for arm in ARMS}
-    verdict = judge(against, len(seeds), str(max(1, budget)))
-    sentence = _sentence(verdict, against, len(seeds), str(max(1, budget)), costs["model"])
+    verdict = judge(against, len(seeds), str(max(1, budget)), len(lost))
+    sentence = _sentence(verdict, against, len(seeds), str(max(1, budget)), costs["model"], len(lost))
     return Comparison(goal, budget, len(seeds), known, regret, against, wins, costs, verdict, sentence)
 
 
@@ -193,14 +199,18 @@ def pooled_sd(spreads: Sequence[tuple[float | None, int]]) -> float | None:
     return math.sqrt(sum(sd * sd * free for sd, free in known) / freedom) if freedom else None
 
 
-def judge(against: Mapping[str, Mapping[Arm, Interval]], seeds: int, whole: str) -> Verdict:
-    """Apply `RULE`; `whole` names the point at which the budget is spent."""
+def judge(against: Mapping[str, Mapping[Arm, Interval]], seeds: int, whole: str, lost: int = 0) -> Verdict:
+    """Apply `RULE`; `whole` names the point at which the budget is spent.
+
+    `lost` counts the seeds in which the model's study has no result though the rules' has one: they are in no pair, so
+    that the pairs speak for the model.
+    """
     differences = [against.get(name, {}).get("rules") for name in (ANYTIME, whole, FRESH)]
     if seeds < ENOUGH_SEEDS or any(d is not None and d.seeds < ENOUGH_SEEDS for d in differences):
         return "not shown"
     if any(d is not None and d.above for d in differences):
         return "harmful"
-    return "worth it" if differences[0] is not None and differences[0].below else "not shown"
+    return "worth it" if not lost and differences[0] is not None and differences[0].below else "not shown"
 
 
 def _sentence(
@@ -209,6 +219,7 @@ def _sentence(
     seeds: int,
     whole: str,
     cost: Mapping[str, float],
+    lost: int,
 ) -> str:
     versus = against[ANYTIME].get("rules")
     if versus is None:
@@ -221,16 +232,23 @@ def _sentence(
         said = f"Harmful: the model was behind the rules {', '.join(behind)} on average."
     elif seeds < ENOUGH_SEEDS:
         said = f"Not shown: {seeds} seed{'' if seeds == 1 else 's'} can't show it, take {ENOUGH_SEEDS} or more."
+    elif lost:
+        said = f"Not shown: in {lost} of {seeds} seeds the model's study has no result where the rules' has one."
+    elif (both := min(d["rules"].seeds for d in against.values() if "rules" in d)) < ENOUGH_SEEDS:
+        said = f"Not shown: in {both} of {seeds} seeds both have a result, {ENOUGH_SEEDS} or more are needed."
     else:
         said = "Not shown: between the model and the rules lies no more than chance explains."
+    if verdict == "worth it" and "rules" not in against[FRESH]:
+        said += " No winner was run on fresh seeds, so how much of the lead is luck is not known."
     control = against[ANYTIME].get("shuffled")
-    if verdict == "worth it" and (control is None or not control.below):
+    learnt = control is not None and control.seeds >= ENOUGH_SEEDS and control.below
+    if verdict == "worth it" and not learnt:
         said += (
-            " It did no better than when it was fed shuffled outcomes, so it was not learning from them: what it"
-            " brought is what it knew beforehand."
+            " It was not shown to do better than when it was fed shuffled outcomes: what it brought may be what it knew"
+            " beforehand, without learning from them."
         )
-    elif verdict != "worth it" and seeds >= ENOUGH_SEEDS and control is not None and not control.below:
-        said += " Fed shuffled outcomes it did no worse, so it was not learning from them."
+    elif verdict != "worth it" and seeds >= ENOUGH_SEEDS and control is not None and not learnt:
+        said += " Nor was it shown to do better than when it was fed shuffled outcomes."
     asked, failed = int(cost["asked"]), int(cost["fallbacks"])
     if failed:
         said += f" In {failed} of the {asked} decisions for which it was asked the model failed and the rules stood in."

@@ -6,7 +6,7 @@ import json
 import math
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import cast
@@ -131,6 +131,22 @@ def trial_points(trial: Trial, started: int, ended: int) -> list[Point]:
         if last is None or last.value != value:
             steps[key, newest.get(key, -1) + 1] = Point(key, float(value), newest.get(key, -1) + 1, ended)
     return list(steps.values())
+
+
+def call_texts(calls: Sequence[JsonObject]) -> dict[str, str]:
+    """Give the files that tell of a decision's calls of a model, by name: prompts, answers, and the rest of them all.
+
+    In `calls.json` the names of its files stand in place of a call's prompt and answer.
+    """
+    texts: dict[str, str] = {}
+    told: list[JsonObject] = []
+    for number, call in enumerate(calls, start=1):
+        mark = "" if number == 1 else f"-{number}"
+        files = {f"{part}{mark}.txt": str(call[part]) for part in ("prompt", "answer")}
+        texts |= files
+        prompt, answer = (name if text else None for name, text in files.items())
+        told.append({**call, "prompt": prompt, "answer": answer})
+    return {**texts, "calls.json": json.dumps(masked(told), indent=2)} if told else {}
 
 
 def trial_from_run(params: Mapping[str, str], metrics: Mapping[str, float], tags: Mapping[str, str]) -> Trial:

@@ -164,6 +164,7 @@ class MlflowStore:
             "hpt.source": str(decision["source"]),
             "hpt.verdicts": "; ".join(f"{action['type']}: {action['verdict']}" for action in actions),
             **({"hpt.fallback": str(decision["fallback"])} if decision["fallback"] else {}),
+            **({"hpt.review": str(review)[: encoding.MESSAGE_LENGTH]} if (review := decision.get("review")) else {}),
             **({"hpt.model": str(calls[-1]["model"])} if calls else {}),
         }
         now = _now()
@@ -171,10 +172,9 @@ class MlflowStore:
         run_id = self._run(entry, f"decision-{decision['round']:02d}", tags, now - int(seconds * 1000))
         figures = {name: float(cast(float, decision[name])) for name in ("tokens", "dollars", "seconds")}
         self._log(run_id, {}, [encoding.Point(name, value, 0, now) for name, value in figures.items()])
-        texts = {"decision.json": json.dumps(decision, indent=2)}
-        for number, call in enumerate(calls, start=1):
-            mark = "" if number == 1 else f"-{number}"
-            texts |= {f"prompt{mark}.txt": str(call["prompt"]), f"answer{mark}.txt": str(call["answer"])}
+        texts = {"decision.json": json.dumps(decision, indent=2), **encoding.call_texts(calls)}
+        if evidence := entry.payload.get("evidence"):
+            texts["evidence.json"] = json.dumps(evidence, indent=2)
         for name, text in texts.items():
             if text:
                 self._client.log_text(run_id, mask_secrets(text), name)

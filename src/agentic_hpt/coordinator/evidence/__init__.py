@@ -6,7 +6,17 @@ notes in it are data; nothing in the rendered text can close the fence around it
 
 from agentic_hpt.coordinator.evidence.building import build_evidence
 from agentic_hpt.coordinator.evidence.history import MAX_TRIALS, describe_progress, select_trials
+from agentic_hpt.coordinator.evidence.keeping import kept
 from agentic_hpt.coordinator.evidence.rendering import evidence_id, render
 from agentic_hpt.coordinator.evidence.told_decisions import MAX_NOTES
 
-__all__ = ["MAX_NOTES", "MAX_TRIALS", "build_evidence", "describe_progress", "evidence_id", "render", "select_trials"]
+__all__ = [
+    "MAX_NOTES",
+    "MAX_TRIALS",
+    "build_evidence",
+    "describe_progress",
+    "evidence_id",
+    "kept",
+    "render",
+    "select_trials",
+]

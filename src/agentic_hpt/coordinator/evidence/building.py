@@ -21,7 +21,18 @@ from agentic_hpt.coordinator.evidence.history import curves, select_trials, tabl
 from agentic_hpt.coordinator.evidence.shortening import cut, listed, short, shortened, told_space
 from agentic_hpt.coordinator.evidence.told_decisions import told_decisions, told_effects, told_notes
 from agentic_hpt.coordinator.guards import must_finalize, plateau
-from agentic_hpt.coordinator.statistics import Yield, least_gain, noise_sd, since_gain, trend, yields
+from agentic_hpt.coordinator.statistics import (
+    Affordable,
+    Cost,
+    Yield,
+    affordable,
+    cost,
+    least_gain,
+    noise_sd,
+    since_gain,
+    trend,
+    yields,
+)
 from agentic_hpt.coordinator.undo import effects, incumbent
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import JsonObject, Trial, configuration_key
@@ -37,6 +48,9 @@ _CONTRASTS = 10
 _INTERACTIONS = 5
 _REGIONS = 3
 _DESCRIPTION = 800
+_FACTS = 30
+_FACT = 200
+_NAME = 40
 
 
 def build_evidence(situation: Situation) -> JsonObject:
@@ -80,6 +94,8 @@ def build_evidence(situation: Situation) -> JsonObject:
         failed={kind: len(group) for kind, group in sorted(failed.items())},
         kinds=tuple(yields(goal, trials, lambda t: t.kind)),
         score=model_score(situation),
+        cost=cost(space, trials),
+        affordable=affordable(situation.budget, situation.usage, situation.slots, trials),
         effects=effects(situation),
     )
     workers = yields(goal, trials, lambda t: t.worker)
@@ -88,12 +104,14 @@ def build_evidence(situation: Situation) -> JsonObject:
         "conclusions": list(conclusions(found)),
         "study": cut(situation.study, 100),
         "description": cut(situation.description, _DESCRIPTION),
+        "job": {cut(name, _NAME): short(fact, _FACT) for name, fact in list(situation.job.items())[:_FACTS]},
         "source": situation.source,
         "goal": {"metric": cut(goal.metric, 100), "direction": goal.direction, "target": goal.target},
         "space": told_space(space, shown),
         "steering": _steering(steering, shown),
         "round": situation.round,
         "budget": _budget(situation),
+        "cost": _cost(found.cost, found.affordable),
         "counts": dict(sorted(Counter(str(t.state) for t in trials).items())),
         "best": _best(situation, best, names),
         "trials_since_best": found.plateau[0],
@@ -153,6 +171,23 @@ def _budget(situation: Situation) -> JsonObject:
     }
 
 
+def _cost(spent: Cost | None, more: Affordable) -> JsonObject | str:
+    """Give what a trial takes, what that hangs on, and how many more there is time for."""
+    if spent is None:
+        return "not measured"
+    entry: JsonObject = {
+        "trials": spent.trials,
+        "seconds": {"median": short(spent.median), "quartiles": [short(spent.low), short(spent.high)]},
+        "seconds_by_kind": {kind: short(mean) for kind, mean in spent.kinds.items()},
+        "driver": None
+        if spent.driver is None
+        else {"parameter": cut(spent.driver, _NAME), "rank_correlation": short(spent.correlation)},
+    }
+    if more.by_time:
+        entry["trials_that_fit_the_time_left"] = more.trials
+    return entry
+
+
 def _steering(steering: Steering, names: Sequence[str]) -> JsonObject:
     """Give what the decisions have made of the space: limits, priorities, and how often the limits changed."""
     return {
@@ -188,7 +223,7 @@ def _best(situation: Situation, best: Trial | None, names: Sequence[str]) -> Jso
 def _insights(situation: Situation, names: Sequence[str]) -> JsonObject | str:
     insights = situation.insights
     if not insights.importance:
-        return "too few trials"
+        return "not worked out: too few trials, or nobody looks at them"
     return {
         "importance": {n: short(round(insights.importance.get(n, 0.0), 4)) for n in names[:_DECLARED]},
         "interactions": [

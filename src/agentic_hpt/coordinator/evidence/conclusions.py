@@ -10,7 +10,7 @@ from typing import cast
 from agentic_hpt.coordinator.credit import ModelScore
 from agentic_hpt.coordinator.evidence.contrasts import AtBound, Contrast, SharedRegion
 from agentic_hpt.coordinator.evidence.shortening import cut, short
-from agentic_hpt.coordinator.statistics import Yield, least_gain
+from agentic_hpt.coordinator.statistics import Affordable, Cost, Yield, least_gain
 from agentic_hpt.coordinator.undo import Effect
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import Range, Trial
@@ -20,6 +20,8 @@ _SENTENCES = 16
 _SENTENCE = 240
 _A_KIND = 3
 """So many sentences of one kind (bounds, failures, contrasts, effects) at most."""
+_LEAST_SECONDS = 1.0
+"""What a shorter trial takes is worth a sentence only where time is short."""
 _LITTLE = 0.1
 _FEW = 5
 _COVERAGE = 0.8
@@ -44,6 +46,8 @@ class Findings:
     kinds: tuple[Yield, ...]
     score: ModelScore
     effects: tuple[Effect, ...]
+    cost: Cost | None
+    affordable: Affordable
 
 
 def conclusions(found: Findings) -> tuple[str, ...]:
@@ -54,6 +58,7 @@ def conclusions(found: Findings) -> tuple[str, ...]:
 def _sentences(found: Findings) -> Iterator[str]:
     yield from _standing(found)
     yield from _noise(found)
+    yield from _cost(found)
     yield from _importance(found)
     explained = sorted(found.failures.items(), key=lambda entry: (not entry[1], -found.failed[entry[0]], entry[0]))
     for kind, regions in explained[:_A_KIND]:
@@ -72,9 +77,11 @@ def _standing(found: Findings) -> Iterator[str]:
     if best is None:
         yield "No trial is complete yet."
         return
-    value = cast(float, goal.value(best))
+    mean = goal.estimates(found.situation.trials).get(best.id)
+    value = cast(float, goal.value(best)) if mean is None else mean
+    what = goal.metric if mean is None else f"mean {goal.metric} of its runs"
     how = f"round {best.round}, worker {cut(best.worker, 40)}"
-    yield f"Trial {best.id} is the best so far: {goal.metric} {value:.5g} ({how})."
+    yield f"Trial {best.id} is the best so far: {what} {value:.5g} ({how})."
     since, needed = found.plateau
     if found.since_gain >= needed:
         yield f"This is a plateau: {found.since_gain} trials without a gain beyond noise."
@@ -90,9 +97,22 @@ def _noise(found: Findings) -> Iterator[str]:
     if found.sd is None:
         yield "Noise was not measured: to repeat the best trial would tell luck from merit."
     elif found.sd == 0:
-        yield "Repeated trials gave the same value: there is no noise, and any gain is real."
+        yield "Repeated trials gave the same value: no noise was seen, so any gain counts."
     else:
         yield f"Only a gain above {least_gain(found.sd):.3g} is more than noise (SD over seeds {found.sd:.3g})."
+
+
+def _cost(found: Findings) -> Iterator[str]:
+    spent, more, situation = found.cost, found.affordable, found.situation
+    if spent is None or (spent.median < _LEAST_SECONDS and not more.by_time):
+        return
+    said = [f"a trial takes about {float(f'{spent.median:.2g}'):g} s"]
+    if spent.driver is not None:
+        said.append(f"{cut(spent.driver, 60)} drives it (rank correlation {spent.correlation:.1f})")
+    if more.by_time and situation.budget.minutes is not None:
+        left = max(0.0, situation.budget.minutes - situation.usage.seconds / 60)
+        said.append(f"about {more.trials} more trials fit the {left:.3g} minutes left")
+    yield f"{said[0].capitalize()}{''.join('; ' + part for part in said[1:])}."
 
 
 def _importance(found: Findings) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from agentic_hpt.coordinator.evidence.shortening import cut, short
 from agentic_hpt.protocols import Situation
@@ -50,7 +51,8 @@ def curves(situation: Situation, trials: Sequence[Trial]) -> list[JsonObject]:
     goal = situation.goal
     reported = [t for t in trials if any(goal.metric in r.metrics for r in t.reports)]
     best = goal.ranked(reported)[:_CURVES]
-    newest = [t for t in reported[::-1] if t not in best][:_CURVES]
+    shown_best = {t.id for t in best}
+    newest = list(islice((t for t in reported[::-1] if t.id not in shown_best), _CURVES))
     running = [t for t in situation.running if any(goal.metric in r.metrics for r in t.reports)][-_RUNNING_CURVES:]
     shown = (("best", best), ("newest", newest), ("running", running))
     return [{"trial": t.id, "of": why, "points": _points(t, goal)} for why, group in shown for t in group]
@@ -71,8 +73,10 @@ def describe_progress(situation: Situation) -> str:
     best = goal.best(situation.trials)
     if best is None:
         return f"no trial is complete yet; {_left(situation)}"
-    before = goal.best(t for t in situation.trials if t.round < situation.round)
-    value, old = goal.value(best), goal.value(before) if before is not None else None
+    earlier = [t for t in situation.trials if t.round < situation.round]
+    before = goal.best(earlier)
+    value = goal.estimates(situation.trials).get(best.id, goal.value(best))
+    old = goal.estimates(earlier).get(before.id, goal.value(before)) if before is not None else None
     text = f"best {goal.metric} {value:.5g} (trial {best.id}, worker {best.worker})"
     if value is not None and old is not None and situation.round > 1:
         text += f", {value - old:+.3g} in round {situation.round}" if value != old else ", no gain in this round"

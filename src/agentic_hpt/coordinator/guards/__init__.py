@@ -4,8 +4,8 @@
 the verdict on each action of a decision: accepted, repaired, or refused, always with the reason.
 """
 
-from agentic_hpt.coordinator.guards.judging import judge
+from agentic_hpt.coordinator.guards.judging import judge, judge_both
 from agentic_hpt.coordinator.guards.offering import options
 from agentic_hpt.coordinator.guards.policy import StoppedBy, must_finalize, plateau
 
-__all__ = ["StoppedBy", "judge", "must_finalize", "options", "plateau"]
+__all__ = ["StoppedBy", "judge", "judge_both", "must_finalize", "options", "plateau"]

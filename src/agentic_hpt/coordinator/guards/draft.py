@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import cast
 
+from agentic_hpt.coordinator.credit import distrust
 from agentic_hpt.coordinator.decisions import AnyAction
 from agentic_hpt.coordinator.guards.ranges import on_grid
 from agentic_hpt.coordinator.guards.subspace import Tried, single
@@ -33,6 +34,10 @@ class Draft:
     by: str = ""
     rules: bool = False
     """Whether the action under judgement is the rules' own."""
+    top: tuple[Trial, ...] = ()
+    """The best fifth of the complete trials."""
+    distrust: str = ""
+    """Why a model's word on the search does not count; empty while it does."""
     records: tuple[ActionRecord, ...] = ()
     """What was let through, in the order in which it was judged."""
 
@@ -41,7 +46,9 @@ class Draft:
         """Give the draft in which nothing was judged yet."""
         complete = tuple(t for t in situation.trials if situation.goal.value(t) is not None)
         tried = Tried((*situation.trials, *situation.running))
-        return cls(situation, replace(situation.steering, spawns=()), incumbent(situation), complete, tried, by)
+        steering, best = replace(situation.steering, spawns=()), incumbent(situation)
+        top = tuple(situation.goal.ranked(complete)[: -(-len(complete) // 5)])
+        return cls(situation, steering, best, complete, tried, by, top=top, distrust=distrust(situation))
 
     def after(self, record: ActionRecord, position: int) -> Draft:
         """Give the draft once an action is judged; a refused one changes nothing."""
@@ -96,6 +103,15 @@ class Draft:
         """Say whether an action of this decision has changed a parameter's limit already."""
         return any(r.detail.get("parameter") == name and r.by != "policy" for r in self.records)
 
+    def lifted(self, name: str) -> bool:
+        """Say whether a limit of the parameter was lifted in the last rounds, by whomever: it would begin anew."""
+        first = self.situation.round - _REST_ROUNDS
+        past = [a for d in self.situation.decisions if d.round >= first for a in d.actions]
+        return self.by != "person" and any(
+            a.verdict != "refused" and _lifts(a) and a.detail.get("parameter") == name and a.detail.get("range") is None
+            for a in (*past, *self.records)
+        )
+
     def undone(self, type_: str, name: str = "") -> bool:
         """Say whether the policy took the like back in the last rounds, or does so now."""
         first = self.situation.round - _REST_ROUNDS
@@ -114,6 +130,8 @@ def resting(draft: Draft) -> str:
     """
     if draft.by == "person":
         return ""
+    if draft.distrust and not draft.rules:
+        return draft.distrust
     undone = [d.round for d in draft.situation.decisions for a in d.actions if a.by == "policy" and _lifts(a)]
     undone += [draft.situation.round for a in draft.records if a.by == "policy" and _lifts(a)]
     if len(undone) < 2 or draft.situation.round >= undone[-1] + _REST_ROUNDS * len(undone):

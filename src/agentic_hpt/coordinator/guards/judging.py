@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 from agentic_hpt.coordinator.decisions import (
     AnyAction,
@@ -52,6 +54,15 @@ def judge(decision: Decision, situation: Situation, by: str = "", *, rules: int 
     why = "nothing asked for ends the search"
     told = "budget is left and the target is not reached"
     return (*records, ActionRecord("continue", why, (), "accepted", told, by="policy"))
+
+
+def judge_both(decision: Decision, own: Sequence[AnyAction], situation: Situation) -> tuple[ActionRecord, ...]:
+    """Give the verdicts on a model's decision and, behind it, on actions of the rules' own, which are marked so."""
+    both = Decision.model_construct(actions=(*decision.actions, *own))
+    records = judge(both, situation, rules=len(own))
+    # What the policy takes back comes first, then a record for each action, then perhaps a `continue`.
+    first = len(list(takewhile(lambda r: r.by == "policy", records))) + len(decision.actions)
+    return tuple(replace(r, by="rules") if first <= i < first + len(own) else r for i, r in enumerate(records))
 
 
 def opened(situation: Situation, by: str = "") -> tuple[Draft, tuple[ActionRecord, ...]]:

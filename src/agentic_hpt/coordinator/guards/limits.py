@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from agentic_hpt.coordinator.decisions import Freeze, Narrow, Prioritise, Unfreeze, Widen
 from agentic_hpt.coordinator.guards.draft import Draft, accepted, refused, resting, shown, tunable
 from agentic_hpt.coordinator.guards.ranges import (
@@ -17,6 +19,7 @@ from agentic_hpt.coordinator.guards.ranges import (
 )
 from agentic_hpt.coordinator.guards.subspace import count_new
 from agentic_hpt.records import ActionRecord, ParamValue, Range
+from agentic_hpt.space import Choice
 from agentic_hpt.steering import full_range, in_range
 
 LEAST_TRIALS = 10
@@ -35,7 +38,10 @@ def freeze(action: Freeze, draft: Draft) -> ActionRecord:
         return refused(action, draft, f"{len(draft.complete)} trials are complete; {needed} are needed to freeze")
     if name not in best.params:
         return refused(action, draft, f"{shown(name)} is not active in the best trial, so there is no value to hold")
-    share, fair = draft.situation.insights.importance.get(name, 0.0), 1 / len(draft.space)
+    importance, fair = draft.situation.insights.importance, 1 / len(draft.space)
+    if not importance and draft.by != "person":
+        return refused(action, draft, "what matters is not known yet")
+    share = importance.get(name, 0.0)
     if share >= fair:
         return refused(action, draft, f"its importance, {share:.0%}, is at least a fair share, {fair:.0%}")
     value = best.params[name]
@@ -72,7 +78,7 @@ def narrow(action: Narrow, draft: Draft) -> ActionRecord:
         range_ = overlap(asked_range(action, parameter, present, notes), present, notes)
         kept = stretched(range_, must_hold(draft, name), parameter)
         if not same(kept, range_):
-            notes.append("it was stretched to hold the best trial and the default")
+            notes.append("it was stretched to hold the default, the best trial, and where the best fifth lies")
         range_ = on_grid(draft.space, name, kept)
     except Unusable as unusable:
         return refused(action, draft, str(unusable))
@@ -161,6 +167,8 @@ def _unlimitable(action: Freeze | Narrow, draft: Draft) -> str:
         return "it has one value as it is"
     if draft.undone(action.type, name):
         return "the policy took the same back in the last rounds"
+    if draft.lifted(name):
+        return "a limit of it was lifted in the last rounds"
     return resting(draft)
 
 
@@ -175,11 +183,22 @@ def _unsearchable(draft: Draft, name: str, range_: Range) -> str:
 
 
 def must_hold(draft: Draft, name: str) -> list[ParamValue]:
-    """Give the values that a narrowed range must hold: the default, and the incumbent's if it has one."""
+    """Give the values that a narrowed range must hold: the default, the incumbent's, and where the best fifth lies.
+
+    Of numbers that is all but a tenth of the best fifth on either side, of choices what a tenth of it has. A person may
+    leave the best fifth out.
+    """
     kept: list[ParamValue] = [draft.space[name].resolved_default()]
     if draft.best is not None and name in draft.best.params:
         kept.append(draft.best.params[name])
-    return kept
+    found = [t.params[name] for t in draft.top if name in t.params]
+    if draft.by == "person" or not found:
+        return kept
+    parameter, most = draft.space[name], len(found) // 10
+    if isinstance(parameter, Choice):
+        return kept + [v for v in parameter.values if sum(in_range(f, {"values": [v]}) for f in found) > most]
+    numbers = sorted(cast(list[float], found))
+    return [*kept, numbers[most], numbers[-1 - most]]
 
 
 def _too_little(changed: bool) -> str:

@@ -28,11 +28,21 @@ def must_finalize(situation: Situation) -> tuple[StoppedBy, str] | None:
 
 
 def plateau(situation: Situation) -> tuple[int, int]:
-    """Give the finished trials since the best one, and how many make a plateau: 5 a parameter, at least 20."""
-    best = situation.goal.best(situation.trials)
+    """Give the finished trials since the best one, and how many make a plateau.
+
+    They are 5 a parameter, at least 20, and at least half of all that ran and a third of the trial budget: a search
+    that found its best late, or has most of its budget left, goes on.
+    A trial that was the best until repeats lowered its mean counts as one: to repeat it makes no plateau at once.
+    """
+    goal = situation.goal
+    best = goal.best(situation.trials)
     finished = [t for t in situation.trials if t.finished and t.counted]
-    since = len(finished) if best is None else sum(t.id > best.id for t in finished)
-    return since, max(20, 5 * len(situation.space))
+    since = len(finished)
+    if best is not None:
+        highest = goal.best(t for t in situation.trials if t.kind != "repeat") or best
+        last = max(best.id, highest.id)
+        since = sum(t.id > last for t in finished)
+    return since, max(20, 5 * len(situation.space), -(-len(finished) // 2), -(-(situation.budget.trials or 0) // 3))
 
 
 def _estimate(situation: Situation, trial: Trial) -> float | None:

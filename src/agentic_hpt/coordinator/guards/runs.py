@@ -11,7 +11,6 @@ from agentic_hpt.coordinator.guards.ranges import Unusable, asked_range, on_grid
 from agentic_hpt.coordinator.guards.subspace import count_new, in_any, nearness
 from agentic_hpt.coordinator.spawn_credit import spawn_room
 from agentic_hpt.errors import SpaceError
-from agentic_hpt.protocols import Situation
 from agentic_hpt.records import ActionRecord, ParamValue, Range, configuration_key
 from agentic_hpt.space import SearchSpace
 from agentic_hpt.steering import space_within
@@ -19,6 +18,7 @@ from agentic_hpt.steering import space_within
 MAX_RUNS = 5
 """How often one configuration may run in all."""
 _REPEAT_SHARE = 0.1
+_MODELS_REPEAT_SHARE = 0.05
 _LEAST_REPEATS = 3
 _REPEATS_PER_ROUND = 4
 _FULL = "the trials of the next round are given out"
@@ -57,6 +57,8 @@ def spawnable(draft: Draft) -> int:
     """Give how many trials spawned workers may have now; a model's have an account, a person's and the rules' none."""
     if draft.by == "person" or draft.rules:
         return draft.room()
+    if draft.distrust:
+        return 0
     taken = sum(trials_of(record) for record in draft.taken("spawn"))
     return min(draft.room(), spawn_room(draft.situation) - taken)
 
@@ -122,8 +124,8 @@ def repeat(action: Repeat, draft: Draft) -> ActionRecord:
     before = sum(t.kind == "repeat" for t in everything)
     left = {
         f"one configuration runs at most {MAX_RUNS} times": MAX_RUNS - runs,
-        "repeats have a tenth of the budget": _repeats(draft.situation) - before - sum(given.values()),
-        "repeats have a quarter of a round": _repeats_of_round(draft.situation) - sum(given.values()),
+        "repeats have their share of the budget": _repeats(draft) - before - sum(given.values()),
+        "repeats have their share of a round": _repeats_of_round(draft) - sum(given.values()),
         _FULL: draft.room(),
     }
     why = min(left, key=lambda reason: left[reason])
@@ -134,14 +136,18 @@ def repeat(action: Repeat, draft: Draft) -> ActionRecord:
     return accepted(action, draft, "it is complete", notes, trial=action.trial, seeds=seeds)
 
 
-def _repeats(situation: Situation) -> int:
-    """Give how many trials of a study may be repeats."""
+def _repeats(draft: Draft) -> int:
+    """Give how many trials of a study may be repeats: fewer where a model asks for one more."""
+    situation = draft.situation
     whole = situation.budget.trials if situation.budget.trials is not None else situation.usage.trials
-    return max(_LEAST_REPEATS, int(_REPEAT_SHARE * whole))
+    share = _REPEAT_SHARE if draft.rules or draft.by == "person" else _MODELS_REPEAT_SHARE
+    return max(_LEAST_REPEATS, int(share * whole))
 
 
-def _repeats_of_round(situation: Situation) -> int:
-    return max(1, situation.round_trials // _REPEATS_PER_ROUND)
+def _repeats_of_round(draft: Draft) -> int:
+    """Give how many trials of a round may be repeats; a model leaves half of them to the rules."""
+    most = max(1, draft.situation.round_trials // _REPEATS_PER_ROUND)
+    return most if draft.rules or draft.by == "person" else -(-most // 2)
 
 
 def _spawned(action: Spawn, draft: Draft, notes: list[str]) -> list[str]:

@@ -32,6 +32,8 @@ Purpose = Literal["decide", "repair"]
 OUT_OF_BUDGET = "the model's budget is used up: "
 _MAX_ECHO, _COMPACT_ECHO = 4000, 1200
 _LEAST_PATIENCE = 0.1
+_FEWEST_PER_TOKEN = 2
+"""Characters a token where most are digits and brackets: a limit must hold also then."""
 
 
 class OutOfBudget(CoordinatorError):
@@ -41,7 +43,7 @@ class OutOfBudget(CoordinatorError):
 class _Failed(Exception):
     """One call that brought no answer."""
 
-    def __init__(self, problem: str, cause: Exception) -> None:
+    def __init__(self, problem: str, cause: BaseException) -> None:
         super().__init__(problem)
         self.problem = problem
         self.cause = cause
@@ -110,12 +112,13 @@ class Asking:
         """Make one call and keep it. Raises `OutOfBudget` before, `NoSchemaMode` or `_Failed` after it."""
         messages: list[Message] = [("human", self.question.text(self.chat.schema_mode)), *more]
         prompt = "\n\n".join(text for _, text in messages)
-        asked = (len(prompt) + self.question.schema_characters * self.chat.schema_mode) // CHARACTERS_PER_TOKEN
-        self.afford(asked)
+        characters = len(prompt) + self.question.schema_characters * self.chat.schema_mode
+        asked = characters // CHARACTERS_PER_TOKEN
+        self.afford(characters // _FEWEST_PER_TOKEN)
         patience = min(self.config.timeout_seconds, max(_LEAST_PATIENCE, deadline - time.monotonic()))
         started = time.monotonic()
         reply, problem = Reply(""), ""
-        cause: Exception | None = None
+        cause: BaseException | None = None
         try:
             reply = await asyncio.wait_for(self.chat.ask(messages, self.question.schema), patience)
         except NoSchemaMode as missing:
@@ -125,6 +128,8 @@ class Asking:
         except TimeoutError as error:
             problem, cause = f"the model did not answer within {patience:.3g} s", error
             reply = Reply("", asked)
+        except asyncio.CancelledError as stopped:  # it was sent: a study that is stopped and resumed pays for it
+            problem, cause, reply = "the study was stopped before the model answered", stopped, Reply("", asked)
         except Exception as error:  # a provider may raise anything: all of it means that there is no answer
             problem, cause = encodable(f"the model failed: {type(error).__name__}: {error}"), error
         price = self.config.price
@@ -146,7 +151,7 @@ class Asking:
         )
         self.calls.append(call)
         await self.record(call)
-        if isinstance(cause, NoSchemaMode):
+        if isinstance(cause, NoSchemaMode | asyncio.CancelledError):
             raise cause
         if cause is not None:
             raise _Failed(problem, cause)
@@ -168,6 +173,8 @@ class Asking:
             raise OutOfBudget(
                 f"{OUT_OF_BUDGET}{left_over:.4g} dollars are left of {budget.dollars:g}, too few for a call"
             )
+        if budget.dollars is not None and price is None:  # a model handed over in code is not checked before
+            raise OutOfBudget(f"{OUT_OF_BUDGET}dollars can't be counted without coordinator.price")
 
 
 def masked(text: str) -> str:

@@ -193,6 +193,6 @@ def _reply(message: AIMessage, parsed: object, prompt: list[BaseMessage]) -> Rep
         asked, answered = usage["input_tokens"], usage["output_tokens"]
     else:
         asked = sum(len(str(m.content)) for m in prompt) // CHARACTERS_PER_TOKEN
-        answered = len(text) // CHARACTERS_PER_TOKEN
+        answered = max(len(message.text), len(text)) // CHARACTERS_PER_TOKEN  # thoughts are paid for as well
     ended = {message.response_metadata.get(key) for key in ("finish_reason", "stop_reason", "done_reason")}
     return Reply(text, asked, answered, refused=bool(refusal), cut_off=bool(ended & {"length", "max_tokens"}))

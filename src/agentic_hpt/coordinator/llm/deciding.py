@@ -9,13 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from itertools import takewhile
 from typing import TYPE_CHECKING, Literal, cast
 
 from agentic_hpt.config import CoordinatorConfig, mask_secrets
-from agentic_hpt.coordinator.decisions import AnyAction, Decision, Spawn
+from agentic_hpt.coordinator.decisions import AnyAction, Decision, Repeat, Spawn
 from agentic_hpt.coordinator.evidence import MAX_NOTES
-from agentic_hpt.coordinator.guards import judge
+from agentic_hpt.coordinator.guards import judge, judge_both
 from agentic_hpt.coordinator.guards.draft import trials_of
 from agentic_hpt.coordinator.llm.asking import OUT_OF_BUDGET, Asking, OutOfBudget, masked
 from agentic_hpt.coordinator.llm.chat import Chat
@@ -99,6 +98,7 @@ class LlmCoordinator:
             seconds=time.monotonic() - started,
             asked=ask.reason,
             evidence_id=asking.question.evidence_id,
+            shown=asking.question.evidence,
         )
 
 
@@ -111,22 +111,20 @@ def _without_budget(situation: Situation, why: str) -> DecisionRecord:
 def _judged(decision: Decision, situation: Situation) -> tuple[ActionRecord, ...]:
     """Give the guards' verdicts; what the model wrote goes on to reports and to MLflow without secrets and paths.
 
-    Where the coordinator says which workers there are, the rules' workers share what the model's leave of the round.
+    Where the coordinator says which workers there are, the rules' workers, and their second runs of a best that may be
+    luck, share what the model's leave of the round.
     """
     records = judge(decision, situation)
     taken = sum(trials_of(r) for r in records if r.verdict != "refused")
     left = situation.round_trials - taken
     ends = any(r.type == "finalize" and r.verdict != "refused" for r in records)
     if situation.strategy == "auto" and left > 0 and not ends:
-        spawns: tuple[AnyAction, ...] = tuple(
-            Spawn.model_validate(r.asked)
+        own: tuple[AnyAction, ...] = tuple(
+            (Spawn if r.type == "spawn" else Repeat).model_validate(r.asked)
             for r in decide_by_rules(replace(situation, round_trials=left)).actions
-            if r.type == "spawn" and r.verdict != "refused"
+            if r.type in ("spawn", "repeat") and r.verdict != "refused"
         )
-        both = judge(Decision.model_construct(actions=(*decision.actions, *spawns)), situation, rules=len(spawns))
-        # What the policy takes back comes first, then a record for each action, then perhaps a `continue`.
-        first = len(list(takewhile(lambda r: r.by == "policy", both))) + len(decision.actions)
-        records = tuple(replace(r, by="rules") if first <= i < first + len(spawns) else r for i, r in enumerate(both))
+        records = judge_both(decision, own, situation)
     return tuple(_cleaned(record) for record in records)
 
 

@@ -1,0 +1,64 @@
+"""Ask and tell: a study in the hands of those who own their loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, SupportsFloat
+
+from agentic_hpt.config import StudyConfig, mask_secrets
+from agentic_hpt.errors import ConfigError, FailureKind
+from agentic_hpt.protocols import Strategy
+from agentic_hpt.records import Assignment, Outcome, Params, Trial, is_number
+
+if TYPE_CHECKING:
+    from agentic_hpt.ledger import StudyLedger
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What asks and tells of one study share. Whoever has it holds the study's lock."""
+
+    config: StudyConfig
+    ledger: StudyLedger
+    strategy: Strategy
+
+    def ask(self) -> Trial:
+        """Reserve the next trial, first the default. Raises `ConfigError` when budget or space are used up."""
+        trials, names = self.ledger.trials(), self.config.space.names
+        params: Params = self.config.space.default()
+        if trials:
+            assignment = Assignment("ask", "ask", 0, 1, names)
+            proposal = self.strategy.propose(assignment, trials, self.config.proposal_seed(len(trials)))
+            if proposal is None:
+                raise ConfigError("every configuration of the space was tried", "widen the space")
+            params = proposal.params
+        trial = self.ledger.reserve(round_=0, worker="ask", kind="ask", params=params, tuned=names, begin=True)
+        if trial is None:
+            raise ConfigError(f"all {self.config.budget.trials} trials are spent", "make a study with a larger budget")
+        return trial
+
+    def tell(
+        self,
+        number: int,
+        values: Mapping[str, float] | float | None,
+        state: Literal["complete", "pruned", "failed"],
+        message: str,
+    ) -> Trial:
+        """Close a trial. Raises `LedgerError` for a second answer, `ConfigError` when the metric is missing."""
+        held = self.ledger.trial(number)
+        if state == "complete":
+            given: dict[str, object] = dict(values) if isinstance(values, Mapping) else {self.config.metric: values}
+            numbers = {k: float(v) for k, v in given.items() if isinstance(v, SupportsFloat) and not isinstance(v, str)}
+            metrics = {k: v for k, v in numbers.items() if is_number(v)}
+            if self.config.metric not in metrics:
+                raise ConfigError(
+                    f"tell: {values!r} has no finite number for the metric {self.config.metric!r}",
+                    "tell state='failed' for a trial without a value",
+                )
+            outcome = Outcome.complete(metrics)
+        elif state == "pruned":
+            outcome = Outcome.pruned(message=mask_secrets(message))
+        else:
+            outcome = Outcome.failed(FailureKind.CRASH, mask_secrets(message))
+        return self.ledger.finish(number, held.attempt, outcome)
