@@ -15,8 +15,8 @@ SPACE = SearchSpace(
     optimizer=Choice(["adam", "sgd"]),
     momentum=Float(0.0, 0.99, default=0.5, when={"optimizer": "sgd"}),
 )
-PLATEAU = 34
-"""The trials that make a plateau here: a third of the budget."""
+PLATEAU = 50
+"""The trials that make a plateau here: half of the budget."""
 NEW = {"layers": 5, "rate": 0.05, "optimizer": "adam"}
 """A configuration of the space that no trial made here has."""
 

@@ -13,7 +13,7 @@ import pytest
 import agentic_hpt as hpt
 from agentic_hpt.cli import main
 from agentic_hpt.cli.approving import Asker
-from agentic_hpt.records import JsonObject
+from agentic_hpt.records import ActionRecord, DecisionRecord, JsonObject
 from agentic_hpt.study import Study
 from agentic_hpt.testing import ScriptedChatModel, bowl, decide
 
@@ -99,12 +99,7 @@ def test_without_a_stdin_nobody_answers(tmp_path: Path) -> None:
 
 REQUEST: JsonObject = {
     "round": 1,
-    "decision": {
-        "kind": "llm",
-        "actions": [
-            {"type": "x\x1b[2J", "verdict": "accepted", "reason": "[red]r", "verdict_reason": "v", "detail": {}}
-        ],
-    },
+    "decision": DecisionRecord(1, "llm", (ActionRecord("x\x1b[2J", "[red]r", (), "accepted", "v"),)).to_json(),
     "evidence": "one\ntwo\x07",
     "may": ["continue"],
     "problem": "",
@@ -127,6 +122,39 @@ def test_no_end_of_line_is_needed_at_the_end_and_lines_may_come_together(monkeyp
         asker(REQUEST)
     assert "\x1b" not in shown.getvalue()
     assert "[red]r" in shown.getvalue()
+
+
+def test_an_edit_that_the_guards_refuse_is_told_of_and_asked_again(tmp_path: Path) -> None:
+    edit = [{"type": "stop_trial", "reason": "mine", "trial": 999}]
+    done = run(tmp_path, f"e\n{json.dumps(edit)}\nr so be it\n" + "a\n" * 9, "run", "study.yaml", "--approve")
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.splitlines()
+    place = next(i for i, line in enumerate(said) if line.endswith("the guards refuse all of the edit:"))
+    assert said[place + 1].startswith("stop_trial: ")
+    assert said[place + 2] == "approve, edit anew or refuse"
+    assert Study.open("study", tmp_path / "hpt-home").decisions()[0].review == "refuse: so be it"
+
+
+def test_a_person_is_asked_in_words_and_can_see_all_of_the_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import contextlib
+    import io
+
+    from rich.console import Console
+
+    words = ["s", "a"]
+    monkeypatch.setattr(Asker, "_read", lambda self, prompt: words.pop(0))
+    detail = {"parameter": "layers", "range": {"values": [4]}}
+    decision = DecisionRecord(1, "rules", (ActionRecord("freeze", "settled", (), "accepted", "fine", detail),))
+    evidence = '{\n"conclusions": ["x matters"],\n"trials": "a long table"\n}'
+    shown = io.StringIO()
+    asker = Asker(contextlib.nullcontext, Console(file=shown, markup=False))
+    asker({**REQUEST, "decision": decision.to_json(), "evidence": evidence})
+    before, after = shown.getvalue().split("possible now:")
+    assert "  x matters\n" in before
+    assert "freeze layers at 4 [accepted]: settled" in before
+    assert "hpt decisions STUDY --evidence 1" in before
+    assert "{" not in before, "no JSON"
+    assert '"trials": "a long table"' in after
 
 
 def test_an_editor_that_fails_is_told_of_and_the_question_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,18 @@ def test_every_event_but_a_start_gives_one_harmless_line() -> None:
     ]
 
 
+def test_a_long_decision_is_one_short_line() -> None:
+    progress = Progress()
+    actions = [{**ACTION, "reason": "because " * 60}, ACTION]
+    event: JsonObject = {"type": "decision", "round": 1, "kind": "rules", "fallback": "no " * 90, "actions": actions}
+    line = str(progress.apply(event))
+    assert len(line) < 180
+    assert line.endswith("…")
+    assert "(instead of the model: no no" in line
+    assert "continue [repaired]: because" in line, "what stood in for the model leaves room for what was decided"
+    assert line == f"decision {progress.decision}"
+
+
 def test_workers_are_followed_and_forgotten_with_their_round() -> None:
     progress = Progress()
     for event in EVENTS:

@@ -183,9 +183,39 @@ def test_routine_is_told_briefly() -> None:
     assert "spawn a joint worker for rate: 3 trials [accepted]" in nothing
     assert "guard of spawn" not in nothing
     assert "effect: " not in nothing
+    assert "  The spawned worker brought no gain beyond noise" in nothing.splitlines()
     assert "guard of spawn" in told(Effect(), "repaired")
     assert "effect: stated" in told(Effect(stated=0.1, status="missing"))
-    assert "effect: any gain beyond noise would do" in told(Effect(stated=0.0, status="came"))
+    assert "  The spawned worker brought a gain beyond noise" in told(Effect(stated=0.0)).splitlines()
+    assert "The spawned worker" not in told(Effect(stated=0.0, status="open"))
+
+
+def test_spawned_workers_that_brought_nothing_are_told_of_too() -> None:
+    spawn = action("spawn", detail={"worker": "joint", "parameters": ["rate"], "trials": 3})
+    effects = [
+        Effect(stated=0.0, status="missing"),
+        Effect(position=1, stated=0.0, status="came"),
+        Effect(position=2, stated=0.0, status="missing"),
+    ]
+    told = story(decisions=[DecisionRecord(1, "rules", (spawn, spawn, spawn))], effects=effects)
+    assert "  Of 3 spawned workers 1 brought a gain beyond noise" in lines(told)
+    assert "  Of 3 spawned workers 1 brought a gain" in lines(replace(told, noise_sd=None))
+    decided = told.chapters[1].decided
+    assert decided is not None
+    assert [act.outcome for act in decided.acts] == ["missing", "came", "missing"]
+    assert all("any gain beyond noise would do" in act.effect for act in decided.acts), "the document has each"
+    none = story(
+        decisions=[DecisionRecord(1, "rules", (spawn, spawn))], effects=[effects[0], replace(effects[2], position=1)]
+    )
+    assert "  Of 2 spawned workers none brought a gain beyond noise" in lines(none)
+
+
+def test_spawned_workers_of_rounds_told_together_are_summed() -> None:
+    trials, decisions = long_history(30, type_="spawn", detail={"worker": "joint", "trials": 1})
+    effects = [Effect(round=n, stated=0.0, status="came" if n == 5 else "missing") for n in range(1, 30)]
+    text = lines(story(trials=trials, decisions=decisions, effects=effects))
+    place = text.index("Rounds 2 to 15, told together")
+    assert "  Of 14 spawned workers 1 brought a gain beyond noise" in text[place : place + 5]
 
 
 def test_a_running_study_is_told_up_to_now() -> None:

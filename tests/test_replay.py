@@ -16,7 +16,7 @@ from agentic_hpt.cli import main
 from agentic_hpt.coordinator.replay import ReplayCoordinator
 from agentic_hpt.records import ActionRecord, DecisionRecord, JsonObject, Trial, TrialState
 from agentic_hpt.study import Study, replay_study, resume_study
-from agentic_hpt.study.replaying import compared
+from agentic_hpt.study.replaying import Likeness, compared
 from agentic_hpt.testing import ScriptedChatModel, bowl, decide
 from bridge_studies import SPACE as GATES_SPACE
 from bridge_studies import Gates, Thinker, of_bridge
@@ -184,7 +184,8 @@ def test_the_command_line_replays_and_says_how_like_it_is(
 ) -> None:
     assert drive(describe(tmp_path), home).returncode == 0
     assert main(["run", "--replay", "study", "--home", str(home)]) == 0
-    assert "replay of study: the same assignments and the same configurations" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.startswith("replay of study: the same assignments and the same configurations\n")
     assert main(["run", "--replay", "study", "--trials", "4", "--home", str(home)]) == 2
     assert "only --study, --fresh and --home go with it" in capsys.readouterr().err
     assert main(["run", "--replay", "nothing", "--home", str(home)]) == 2
@@ -201,4 +202,46 @@ def test_the_command_lines_json_holds_the_likeness(tmp_path: Path, home: Path) -
     )
     document = json.loads(done.stdout)
     assert document["study"] == "twin"
-    assert document["replay"] == {"of": "study", "assignments": True, "configurations": True, "difference": None}
+    assert document["replay"] == {
+        "of": "study",
+        "assignments": True,
+        "configurations": True,
+        "difference": None,
+        "in_words": "the same assignments and the same configurations",
+    }
+
+
+@pytest.mark.parametrize(("parallel", "why"), [(1, ""), (2, "; with 2 trials at a time results came in another order")])
+def test_other_assignments_are_said_first_and_in_the_exit_code(
+    parallel: int,
+    why: str,
+    tmp_path: Path,
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The replay finds another number of trials in its first round."""
+    from agentic_hpt.study import faces
+
+    def other(first: Sequence[Trial], decided: Sequence[DecisionRecord], again: Sequence[Trial]) -> Likeness:
+        return compared(first, decided, [t for t in again if t.id])
+
+    changes = {"parallel": parallel} | ({"executor": "processes"} if parallel > 1 else {})
+    assert drive(describe(tmp_path, **changes), home).returncode == 0
+    monkeypatch.setattr(faces, "compared", other)
+    assert main(["run", "--replay", "study", "--home", str(home)]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("replay of study: OTHER ASSIGNMENTS: it differs first in round 1, worker ")
+    assert said[0].endswith(f"1 trials, 0 when replayed{why}")
+    assert said[1].startswith("study study-replay: finalized"), "the result follows"
+
+
+def test_other_configurations_in_the_same_assignments_are_said_and_no_failure(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from agentic_hpt.study import faces
+
+    assert drive(describe(tmp_path), home).returncode == 0
+    monkeypatch.setattr(faces, "compared", lambda *given: Likeness(True, False, "round 1, worker x"))
+    assert main(["run", "--replay", "study", "--home", str(home)]) == 0
+    assert "the same assignments, but other configurations: it differs first in round 1" in capsys.readouterr().out

@@ -48,7 +48,7 @@ def test_refused_goes_on_without_it_but_the_policy_stays() -> None:
 
 
 def test_an_edit_is_the_persons_and_the_guards_judge_it() -> None:
-    actions = [
+    actions: list[dict[str, object]] = [
         {"type": "propose", "reason": "try", "configurations": [{"params": NEW}]},
         {"type": "finalize", "reason": "enough"},
     ]
@@ -57,6 +57,17 @@ def test_an_edit_is_the_persons_and_the_guards_judge_it() -> None:
     assert verdicts == {"propose": ("accepted", "person"), "finalize": ("refused", "person")}
     assert (edited.kind, edited.review) == ("person", "edit")
     assert not edited.finalizes
+
+
+def test_an_edit_that_is_wholly_refused_is_no_answer_and_the_verdicts_say_why() -> None:
+    both = [{"type": "finalize", "reason": "enough"}, {"type": "freeze", "reason": "x", "parameter": "nothing"}]
+    with pytest.raises(ConfigError) as caught:
+        apply_review(PROPOSED, {"answer": "edit", "actions": both}, situation())
+    first, *verdicts, last = str(caught.value).splitlines()
+    assert first == "the guards refuse all of the edit:"
+    assert verdicts[0].startswith("finalize: the target is not reached")
+    assert verdicts[1].startswith("freeze: ")
+    assert last == "approve, edit anew or refuse"
 
 
 @pytest.mark.parametrize(
@@ -172,6 +183,47 @@ def test_a_useless_answer_is_asked_again_with_what_was_wrong(home: Path) -> None
     assert problems[0] == ""
     assert all("answer" in str(problem) for problem in problems[1:3])
     assert problems[3] == "", "the next decision is asked about anew"
+
+
+def test_after_an_edit_that_is_wholly_refused_the_person_is_asked_again(home: Path) -> None:
+    answers: list[object] = [
+        "approve",
+        {"answer": "edit", "actions": [{"type": "finalize", "reason": "enough"}]},
+        {"answer": "refuse", "comment": "then not"},
+    ]
+    asked: list[tuple[object, str]] = []
+
+    def approver(request: JsonObject) -> object:
+        asked.append((request["round"], str(request["problem"])))
+        return answers.pop(0) if answers else "approve"
+
+    result = tune(home, "rules", approver)
+    assert [round_ for round_, _ in asked][:4] == [0, 1, 1, 2]
+    assert "finalize: only " in asked[2][1] or "finalize: budget" in asked[2][1], asked[2][1]
+    assert asked[3][1] == "", "the next decision is asked about anew"
+    assert [d.review for d in result.decisions][:2] == ["approve", "refuse: then not"]
+
+
+def test_what_was_turned_down_stays_so_when_it_would_be_accepted_by_now(
+    monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    """LangGraph gives the node all answers again, from the first one on: the last one counts."""
+    from agentic_hpt.graph import nodes
+    from agentic_hpt.protocols import Situation
+
+    judged: list[object] = []
+
+    def once(decision: DecisionRecord, answer: object, situation: Situation) -> DecisionRecord:
+        judged.append(answer)
+        if answer == "approve" and judged.count("approve") == 1:
+            raise ConfigError("not now")
+        return apply_review(decision, answer, situation)
+
+    monkeypatch.setattr(nodes, "apply_review", once)
+    answers: list[object] = ["approve"]
+    result = tune(home, "rules", lambda request: answers.pop() if answers else "refuse")
+    assert result.decisions[0].review == "refuse"
+    assert judged.count("approve") == 1
 
 
 def test_when_nobody_answers_the_study_stops_and_is_resumed_at_the_same_question(home: Path) -> None:

@@ -35,7 +35,7 @@ from agentic_hpt.records import (
     WorkerKind,
 )
 from agentic_hpt.space import Choice, Float, Int, SearchSpace
-from agentic_hpt.steering import space_within
+from agentic_hpt.steering import in_range, space_within
 
 GOAL = Goal("m")
 SPACE = SearchSpace(
@@ -252,3 +252,27 @@ def test_one_parameter_is_refined_alone() -> None:
     trials = [Trial(i, {"x": i / 20}, TrialState.COMPLETE, i, "w", "joint", 1, values={"m": 1.0}) for i in range(20)]
     found = workers(situation(trials, space=space))
     assert [(s.worker, s.parameters) for s in found] == [("per_parameter", ("x",))]
+
+
+def test_the_rules_workers_know_what_the_policy_takes_back_in_the_same_decision() -> None:
+    inside = [trial(i, 0.5 + i / 1000) for i in range(30)]
+    outside = trial(30, 0.9, params={"rate": 0.09})
+    detail = {"parameter": "rate", "range": {"low": 1e-4, "high": 1e-2}}
+    narrowed = DecisionRecord(1, "person", (ActionRecord("narrow", "r", (), "accepted", "w", detail),))
+    decision = decide_by_rules(situation([*inside, outside], decisions=(narrowed,)))
+    assert next(a.type for a in decision.actions if a.by == "policy") == "widen"
+    groups = [a for a in decision.actions if a.type == "spawn" and a.detail["worker"] == "group"]
+    assert groups
+    assert all(a.evidence == (30,) for a in groups)
+    assert all(in_range(0.09, a.detail["region"]["rate"]) for a in groups if "rate" in a.detail["region"])
+
+
+def test_a_models_repeats_do_not_use_up_those_of_the_rules() -> None:
+    noisy = [trial(i, 0.5 + 0.01 * (i % 5)) for i in range(40)]
+    again = [replace(trial(40 + i, 0.5, "repeat", noisy[i].params), worker=f"repeat-{i}") for i in range(8)]
+    asked = tuple(ActionRecord("repeat", "r", (), "accepted", "w", {"trial": i, "seeds": 1}) for i in range(8))
+    rounds = {t.round for t in again}
+    by_model = tuple(DecisionRecord(r - 1, "llm", asked) for r in sorted(rounds))
+    by_rules = tuple(DecisionRecord(r - 1, "rules", asked) for r in sorted(rounds))
+    assert confirmation(situation([*noisy, *again], decisions=by_model))
+    assert not confirmation(situation([*noisy, *again], decisions=by_rules))

@@ -379,3 +379,18 @@ def test_limits_hold_inside_and_are_broken_outside(
                 assert now.steering.holds(found.params) == (worker.kind != "outside")
                 done = trial(len(trials), found.params, float(len(trials) % 4), kind=worker.kind, tuned=found.tuned)
                 trials.append(done)
+
+
+def test_a_worker_proposes_where_its_region_leaves_a_condition_no_place() -> None:
+    space = SearchSpace(
+        depth=Int(1, 9, default=3),
+        booster=Choice(["tree", "dart"]),
+        drop=Float(0.0, 1.0, when={"booster": "dart"}),
+    )
+    start = trial(0, {"depth": 3, "booster": "dart", "drop": 0.5}, 0.5)
+    names = ("depth", "booster", "drop")
+    worker = Assignment("group-1", "group", 2, 4, names, region={"booster": {"values": ["tree"]}})
+    proposal = Joint(space, GOAL).propose(worker, [start], 1)
+    assert proposal is not None
+    assert proposal.params["booster"] == "tree"
+    assert "drop" not in proposal.params

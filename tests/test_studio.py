@@ -256,6 +256,7 @@ def test_a_person_decides_in_the_server_while_trials_go_on(server: Server) -> No
     answers: list[dict[str, Any]] = [
         {"answer": "edit", "actions": [{"type": "propose", "reason": "I", "configurations": [{"params": {"x": 1.0}}]}]},
         {"answer": "nonsense"},
+        {"answer": "edit", "actions": [{"type": "stop_trial", "reason": "I", "trial": 9999}]},
         {"answer": "refuse", "comment": "no"},
     ]
     asked: list[tuple[int, str]] = []
@@ -279,8 +280,9 @@ def test_a_person_decides_in_the_server_while_trials_go_on(server: Server) -> No
         values = found["values"]
     assert values["status"] == "finalized", values
     assert values["result"]["validation_best"] == 1.0
-    assert [round_ for round_, _ in asked][:3] == [0, 1, 1]
-    assert [bool(problem) for _, problem in asked][:3] == [False, False, True]
+    assert [round_ for round_, _ in asked][:4] == [0, 1, 1, 1]
+    assert [bool(problem) for _, problem in asked][:4] == [False, False, True, True]
+    assert asked[3][1].startswith("the guards refuse all of the edit:\nstop_trial: ")
     with hpt.Study.open("asked", server.home) as study:
         assert [d.review for d in study.decisions()][:2] == ["edit", "refuse: no"]
         assert study.decisions()[0].bridged >= 2

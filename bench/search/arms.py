@@ -68,8 +68,8 @@ ARMS = {
         Arm("joint", "1", "joint", Joint),
         Arm("auto", "5", "auto", Auto),
         Arm("auto again", "5", "auto", Auto, seeds_from=1000),
-        Arm("auto with a random model", "11", "auto", Auto, 0, _random_model, opening=True),
-        Arm("auto with the worst model", "11", "auto", Auto, 0, _worst_model, opening=True),
+        Arm("auto with a random model", "13", "auto", Auto, 0, _random_model, opening=True),
+        Arm("auto with the worst model", "13", "auto", Auto, 0, _worst_model, opening=True),
         Arm("joint again", "1", "joint", Joint, seeds_from=1000),
     )
 }

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from agentic_hpt.records import JsonObject
+from agentic_hpt.records import DecisionRecord, JsonObject
+from agentic_hpt.report.asking import decision_lines, evidence_lines
 from agentic_hpt.report.plain import visible
 
 if TYPE_CHECKING:
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Asker"]
 
 _KEYS = {"a": "approve", "approve": "approve", "e": "edit", "edit": "edit", "r": "refuse", "refuse": "refuse"}
-_EVIDENCE_LINES = 40
-_EVIDENCE_WIDTH = 300
+_SHOW = ("s", "show")
 
 
 class Asker:
@@ -46,7 +46,10 @@ class Asker:
             while True:
                 word, _, rest = self._read("approve, edit or refuse? [a/e/r, and why] ").partition(" ")
                 answer = _KEYS.get(word.lower())
-                if answer == "edit":
+                if word.lower() in _SHOW:
+                    for line in str(request["evidence"]).splitlines():
+                        self._say(f"  {visible(line)}")
+                elif answer == "edit":
                     edited = self._edit(request)
                     if edited is not None:
                         return {"answer": "edit", "actions": edited, "comment": rest.strip()}
@@ -54,25 +57,24 @@ class Asker:
                     return {"answer": answer, "comment": rest.strip()}
                 else:
                     self._say(
-                        "a: approve, e: edit the actions, r: refuse them; a reason may follow, as in: r too early"
+                        "a: approve, e: edit the actions, r: refuse them; a reason may follow, as in: r too early; "
+                        "s: show all of the evidence"
                     )
 
     def _show(self, request: JsonObject) -> None:
-        decision = cast(JsonObject, request["decision"])
         if request.get("problem"):
-            self._say(visible(request["problem"]))
+            for line in str(request["problem"]).splitlines():
+                self._say(visible(line))
         else:
             self._say("evidence:")
-            for line in str(request["evidence"]).splitlines()[:_EVIDENCE_LINES]:
-                shown = visible(line)
-                self._say(f"  {shown[:_EVIDENCE_WIDTH]}{' ...' if len(shown) > _EVIDENCE_WIDTH else ''}")
-        when = f"after round {request['round']}" if request["round"] else "before round 1"
-        self._say(f"{when}, {visible(decision['kind'])} decides:")
-        for action in cast(list[JsonObject], decision["actions"]):
-            self._say(f"  {visible(action['type'])} [{visible(action['verdict'])}]: {visible(action['reason'])}")
-            self._say(f"    guard: {visible(action['verdict_reason'])}")
-            if action.get("detail"):
-                self._say(f"    {visible(json.dumps(action['detail'], ensure_ascii=False))}")
+            for line in evidence_lines(str(request["evidence"])):
+                self._say(f"  {line}")
+            self._say(
+                f"  all of it: type s; once this is decided, `hpt decisions STUDY --evidence {request['round']}`, or "
+                "evidence.json of the decision in MLflow"
+            )
+        for line in decision_lines(DecisionRecord.from_json(cast(JsonObject, request["decision"]))):
+            self._say(line)
         self._say(f"possible now: {', '.join(cast(list[str], request['may']))}")
 
     def _edit(self, request: JsonObject) -> list[object] | None:

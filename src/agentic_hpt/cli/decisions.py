@@ -23,7 +23,7 @@ _NEWEST = -1
 @click.option(
     "--evidence",
     "evidence_of",
-    type=click.IntRange(min=_NEWEST),
+    type=int,
     is_flag=False,
     flag_value=_NEWEST,
     metavar="[ROUND]",

@@ -12,6 +12,9 @@ from agentic_hpt.report.plain import counted, duration, number, parameters, visi
 __all__ = ["Progress", "Worker"]
 
 _KEPT_NOTICES = 3
+_LONGEST_DECISION = 160
+"""What a decision says may run to pages; `hpt decisions` has the whole."""
+_LONGEST_FALLBACK = 60
 
 
 @dataclass
@@ -145,8 +148,9 @@ class Progress:
             + (f" (guard: {visible(a['verdict_reason'])})" if a.get("verdict_reason") else "")
             for a in actions
         )
-        fallback = f" (instead of the model: {visible(event['fallback'])})" if event.get("fallback") else ""
-        self.decision = f"{self._when(event)}, {visible(event.get('kind'))}{fallback}: {said}"
+        fallback = event.get("fallback")
+        instead = f" (instead of the model: {_cut(visible(fallback), _LONGEST_FALLBACK)})" if fallback else ""
+        self.decision = _cut(f"{self._when(event)}, {visible(event.get('kind'))}{instead}: {said}", _LONGEST_DECISION)
         return f"decision {self.decision}"
 
     def _final_started(self, event: JsonObject) -> str:
@@ -171,6 +175,10 @@ class Progress:
         seconds = _number(event.get("seconds_used"))
         if seconds is not None:
             self.seconds_used = seconds
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
 
 
 def _params(value: object) -> str:

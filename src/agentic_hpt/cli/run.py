@@ -19,6 +19,8 @@ from agentic_hpt.report.plain import visible
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from agentic_hpt.study.replaying import Likeness
+
 
 @click.command("run")
 @click.argument("file", metavar="[STUDY.yaml]", required=False, type=click.Path(path_type=Path))
@@ -34,7 +36,11 @@ if TYPE_CHECKING:
 @click.option("--parallel", type=int, metavar="N", help="Trials at once.")
 @click.option("--seed", type=int, metavar="S", help="Seed of the search and of the trials.")
 @click.option("--approve", is_flag=True, help="Ask on the terminal before each decision is in force.")
-@click.option("--replay", metavar="STUDY", help="Repeat the decisions of STUDY from the ledger, without a model.")
+@click.option(
+    "--replay",
+    metavar="STUDY",
+    help="Repeat the decisions of STUDY from the ledger, without a model. Exit code 1 when the assignments differ.",
+)
 @click.option("--fresh", is_flag=True, help="Archive a study of the same name and start anew.")
 @verb
 def command(
@@ -52,8 +58,8 @@ def command(
 ) -> Answer:
     """Run a study from a study file, for a built-in task, or both. Flags override the file.
 
-    Progress goes to stderr, the result to stdout. Exit codes: 0 finished, 1 the study failed, 2 bad input,
-    3 stopped with work left, 130 Ctrl-C; the last two can be continued by `hpt resume NAME`.
+    Progress goes to stderr, the result to stdout. Exit codes: 0 finished, 1 the study failed or a replay had other
+    assignments, 2 bad input, 3 stopped with work left, 130 Ctrl-C; the last two can be continued by `hpt resume NAME`.
     """
     if base_url is not None and coordinator is None:
         raise ConfigError("--base-url is given without a model", "add --coordinator provider:model")
@@ -100,20 +106,25 @@ def command(
 def _replayed(name: str, study: str | None, home: str | None, fresh: bool) -> Answer:
     from agentic_hpt.study import open_view, replay_study
 
-    goal = open_view(name, home).config.goal
+    config = open_view(name, home).config
     with progress_shown() as listener:
         result, likeness = replay_study(name, study=study, home=home, fresh=fresh, listener=listener)
-    document = {**result.to_json(), "replay": {"of": name, **likeness.to_json()}}
+    words = _likeness_words(likeness, config.slots)
+    document = {**result.to_json(), "replay": {"of": name, **likeness.to_json(), "in_words": words}}
 
     def show(console: Console) -> None:
-        show_result(console, goal, document)
-        if likeness.difference:
-            same = "the same assignments, but " if likeness.assignments else ""
-            console.print(f"replay of {visible(name)}: {same}it differs first in {visible(likeness.difference)}")
-        else:
-            console.print(f"replay of {visible(name)}: the same assignments and the same configurations")
+        console.print(f"replay of {visible(name)}: {visible(words)}", soft_wrap=True)
+        show_result(console, config.goal, document)
 
-    return Answer(document, show, result.exit_code)
+    return Answer(document, show, result.exit_code or int(not likeness.assignments))
+
+
+def _likeness_words(likeness: Likeness, slots: int) -> str:
+    if not likeness.difference:
+        return "the same assignments and the same configurations"
+    head = "the same assignments, but other configurations" if likeness.assignments else "OTHER ASSIGNMENTS"
+    why = f"; with {slots} trials at a time results came in another order" if slots > 1 else ""
+    return f"{head}: it differs first in {likeness.difference}{why}"
 
 
 def _described(file: Path | None, overrides: dict[str, object]) -> StudyConfig:

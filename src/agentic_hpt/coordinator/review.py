@@ -43,8 +43,9 @@ def review_request(decision: DecisionRecord, situation: Situation, shown: JsonOb
 
 
 def apply_review(decision: DecisionRecord, answer: object, situation: Situation) -> DecisionRecord:
-    """Give the decision as the person wants it. Raises `ConfigError` for an answer that can't be understood.
+    """Give the decision as the person wants it.
 
+    Raises `ConfigError` for an answer that can't be understood, and for an edit that the guards refuse as a whole.
     `answer` is the word alone, or a mapping with `answer`, `comment` and, for an edit, `actions` in place of those
     proposed. What the policy has undone is no matter of opinion: it stays.
     """
@@ -65,7 +66,12 @@ def apply_review(decision: DecisionRecord, answer: object, situation: Situation)
         wanted = parse_decision({"actions": list(given.actions)})
     except CoordinatorError as error:
         raise ConfigError(error.message, _HINT) from None
-    return replace(decision, kind="person", actions=judge(wanted, situation, by="person"), review=said)
+    actions = judge(wanted, situation, by="person")
+    own = [a for a in actions if a.by == "person"]
+    if all(a.verdict == "refused" for a in own):
+        verdicts = [f"{a.type}: {a.verdict_reason}" for a in own]
+        raise ConfigError("\n".join(["the guards refuse all of the edit:", *verdicts, "approve, edit anew or refuse"]))
+    return replace(decision, kind="person", actions=actions, review=said)
 
 
 def refused(actions: tuple[ActionRecord, ...], why: str) -> tuple[ActionRecord, ...]:

@@ -114,6 +114,8 @@ class StudyParts:
     bridging: Bridging = field(default_factory=Bridging)
     shown: dict[int, JsonObject] = field(default_factory=dict)
     """By round, the evidence of the question that a person was last asked."""
+    turned_down: dict[int, list[str]] = field(default_factory=dict)
+    """By round, what was wrong with the answers so far: one that was turned down stays so, whatever ran since."""
     listener: Emit | None = None
     """Of whoever drives the graph and hears its events; none where a server does."""
     emit: Emit = lambda event: None

@@ -125,15 +125,22 @@ class Nodes:
             approved = replace(situation, decisions=(*situation.decisions, proposed))
             # Half a round is there for the person's own actions, whatever the bridge takes.
             held = max(bridging.places(approved, proposed), -(-situation.round_trials // 2))
+            problems = parts.turned_down.setdefault(round_, [])
+            answers = 0
             while decision is None:
                 bridging.begin_thinking(parts, round_, held)
                 answer = interrupt(request)
+                answers += 1
+                if answers <= len(problems):
+                    request = {**request, "problem": problems[answers - 1]}
+                    continue
                 await bridging.pause(parts)  # what is left of the budget now is there for the person's own actions
                 situation = replace(situation, usage=await parts.think(parts.ledger.usage))
                 try:
                     decision = apply_review(proposed, answer, situation)
                 except ConfigError as error:
-                    request = {**request, "problem": str(error)}
+                    problems.append(str(error))
+                    request = {**request, "problem": problems[-1]}
             if decision.kind != "llm":  # a model's own stands on what the model saw
                 decision = replace(decision, shown=parts.shown[round_])
                 decision = await parts.think(_keep_evidence, parts, situation, decision)

@@ -59,6 +59,11 @@ class Act:
     by: str
     evidence: tuple[Cited, ...]
     effect: str
+    """What it was to bring and what it brought, in words; empty for an action without an effect."""
+    outcome: str
+    """What became of the effect: `open`, `came`, `missing` or `reversed`."""
+    stated: float
+    """The gain that was stated; 0 for any gain beyond noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +251,9 @@ def _decided(
             guard=action.verdict_reason,
             by=action.by if action.by != decision.kind else "",
             evidence=tuple(cited),
-            effect=effect_words(effect) if effect is not None and _worth_telling(action, effect) else "",
+            effect=effect_words(effect) if effect is not None else "",
+            outcome=effect.status if effect is not None else "",
+            stated=effect.stated if effect is not None else 0.0,
         )
 
     return Decided(
@@ -261,11 +268,6 @@ def _decided(
         dollars=decision.dollars,
         acts=tuple(act(position, action) for position, action in enumerate(decision.actions)),
     )
-
-
-def _worth_telling(action: ActionRecord, effect: Effect) -> bool:
-    """Say whether an effect adds to what the chapter says: what a spawned worker found stands with its work."""
-    return action.type not in ROUTINE or effect.stated > 0 or effect.status == "came"
 
 
 def _cited(goal: Goal, trial: Trial, best: Trial | None) -> Cited:

@@ -27,7 +27,7 @@ def lines(story: Explanation) -> list[str]:
     """Write a story for people: headings at the margin, what belongs to them indented."""
     said = [f"{visible(story.study)}: {visible(story.begin[0])}", *(f"  {visible(s)}" for s in story.begin[1:])]
     for group in _condensed(story.chapters):
-        said += _at_length(group[0], story.metric) if len(group) == 1 else _together(group, story.metric)
+        said += _at_length(group[0], story) if len(group) == 1 else _together(group, story)
     said += ["The end", *(f"  {visible(sentence)}" for sentence in story.end)]
     return said
 
@@ -55,7 +55,7 @@ def _is_routine(chapter: Chapter) -> bool:
     return all(act.type in ROUTINE for act in acts)
 
 
-def _together(chapters: Sequence[Chapter], metric: str) -> list[str]:
+def _together(chapters: Sequence[Chapter], story: Explanation) -> list[str]:
     trials = sum(work.trials for chapter in chapters for work in chapter.work)
     deciders = Counter(chapter.decided.by for chapter in chapters if chapter.decided is not None)
     acts = Counter(a.type for c in chapters if c.decided for a in c.decided.acts if a.verdict != "refused")
@@ -68,7 +68,7 @@ def _together(chapters: Sequence[Chapter], metric: str) -> list[str]:
         said[-1] += f"; {refused} refused"
     said.append(f"  Ran: {counted(trials, 'trial')}")
     whole = replace(last, before=first.before, changed=(), gain=_sum(c.gain for c in chapters), beyond_noise=None)
-    return [*said, f"  {_brought(whole, metric)}"]
+    return [*said, f"  {_brought(whole, story.metric)}", *_workers(chapters, story)]
 
 
 def _sum(gains: Iterable[float | None]) -> float | None:
@@ -76,7 +76,7 @@ def _sum(gains: Iterable[float | None]) -> float | None:
     return sum(known) if known else None
 
 
-def _at_length(chapter: Chapter, metric: str) -> list[str]:
+def _at_length(chapter: Chapter, story: Explanation) -> list[str]:
     decided = chapter.decided
     said: list[str] = []
     if decided is None:
@@ -101,8 +101,25 @@ def _at_length(chapter: Chapter, metric: str) -> list[str]:
             previous = act.evidence
     if chapter.work:
         said.append(f"  {f'Round {chapter.round} ran' if decided is not None else 'Ran'}: {_ran(chapter.work)}")
-        said.append(f"  {_brought(chapter, metric)}")
-    return said
+        said.append(f"  {_brought(chapter, story.metric)}")
+    return [*said, *_workers([chapter], story)]
+
+
+def _workers(chapters: Sequence[Chapter], story: Explanation) -> list[str]:
+    """Say how many of the spawned workers earned their trials: each by itself would be told again and again."""
+    acts = [act for c in chapters if c.decided is not None for act in c.decided.acts]
+    outcomes = Counter(act.outcome for act in acts if _is_summed(act))
+    total = outcomes["came"] + outcomes["missing"]
+    if not total:
+        return []
+    gain = "a gain" if story.noise_sd is None else "a gain beyond noise"
+    if total == 1:
+        return [f"  The spawned worker brought {gain if outcomes['came'] else gain.replace('a', 'no', 1)}"]
+    return [f"  Of {total} spawned workers {outcomes['came'] or 'none'} brought {gain}"]
+
+
+def _is_summed(act: Act) -> bool:
+    return act.type == "spawn" and not act.stated
 
 
 def _act(act: Act, shown: bool) -> list[str]:
@@ -114,7 +131,7 @@ def _act(act: Act, shown: bool) -> list[str]:
         cited = "; ".join(_cite(c) for c in act.evidence[:_MOST_CITED])
         more = len(act.evidence) - _MOST_CITED
         said.append(f"    rests on: {cited}" + (f"; {more} more" if more > 0 else ""))
-    if act.effect:
+    if act.effect and not _is_summed(act):
         said.append(f"    effect: {act.effect}")
     return said
 

@@ -72,7 +72,7 @@ class PerParameter:
         weights = [2 if name in steering.priorities else 1 for name in names]
         workers, kept = [], []
         for name, weight in zip(names, weights, strict=True):
-            held = {n: v for n, v in base.items() if n != name}
+            held = {**steering.frozen, **{n: v for n, v in base.items() if n != name}}
             region = {n: r for n, r in steering.region.items() if n == name}
             share = -(-situation.round_trials * weight // sum(weights))
             why = "others held at the incumbent"
@@ -110,7 +110,11 @@ class PerParameter:
         found: list[tuple[dict[str, ParamValue], tuple[str, ...]]] = []
         for group in (ranked, ranked[:2], ranked[:-1]):
             changed = tuple(trial.tuned[0] for trial in group)
-            merged = {**base_params, **{name: t.params[name] for name, t in zip(changed, group, strict=True)}}
+            merged = {
+                **begun.steering.frozen,
+                **base_params,
+                **{name: t.params[name] for name, t in zip(changed, group, strict=True)},
+            }
             params = self._space.complete(merged)
             if len(group) > 1 and configuration_key(params) not in tried and begun.steering.holds(params):
                 tried.add(configuration_key(params))

@@ -186,7 +186,7 @@ def _spawned(
         tuned, held, base_name = free, steering.frozen, "joint"
     else:
         tuned = tuple(n for n in free if n in spawn.parameters and _within_reach(space, base, n, spawn))
-        held = {n: v for n, v in base.items() if n not in tuned}
+        held = {**steering.frozen, **{n: v for n, v in base.items() if n not in tuned}}
         base_name = tuned[0] if spawn.kind == "per_parameter" and tuned else "group"
     if not tuned or (spawn.kind == "per_parameter" and len(tuned) != 1):
         return None

@@ -30,7 +30,7 @@ def must_finalize(situation: Situation) -> tuple[StoppedBy, str] | None:
 def plateau(situation: Situation) -> tuple[int, int]:
     """Give the finished trials since the best one, and how many make a plateau.
 
-    They are 5 a parameter, at least 20, and at least half of all that ran and a third of the trial budget: a search
+    They are 5 a parameter, at least 20, and at least half of all that ran and of the trial budget: a search
     that found its best late, or has most of its budget left, goes on.
     A trial that was the best until repeats lowered its mean counts as one: to repeat it makes no plateau at once.
     """
@@ -42,7 +42,7 @@ def plateau(situation: Situation) -> tuple[int, int]:
         highest = goal.best(t for t in situation.trials if t.kind != "repeat") or best
         last = max(best.id, highest.id)
         since = sum(t.id > last for t in finished)
-    return since, max(20, 5 * len(situation.space), -(-len(finished) // 2), -(-(situation.budget.trials or 0) // 3))
+    return since, max(20, 5 * len(situation.space), -(-len(finished) // 2), -(-(situation.budget.trials or 0) // 2))
 
 
 def _estimate(situation: Situation, trial: Trial) -> float | None:
