@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test lint bench-overhead clean
+.PHONY: run test lint bench-overhead bench-search clean
 
 run: .venv/.installed
 	$(BIN)/hpt run --task digits --study digits --home hpt-home --fresh
@@ -19,6 +19,12 @@ lint: .venv/.installed-dev
 
 bench-overhead: .venv/.installed-dev
 	$(BIN)/python bench/overhead.py
+
+# HPO_BENCH_DATA names the folder with the YAHPO data (docs/benchmarks.md says where to get it).
+bench-search: .venv/.installed
+	$(BIN)/python -m pip install --quiet -r bench/requirements-search.txt
+	$(BIN)/python -m bench.search --seeds 20 --detail --arms "per_parameter,auto,auto again,joint again"
+	$(BIN)/python -m bench.search --seeds 20 --against auto --arms "auto with the worst model,auto with a random model,auto again"
 
 .venv/bin/python:
 	$(PYTHON) -c "import sys; sys.exit('agentic-hpt needs Python 3.11 or newer; set PYTHON=') if sys.version_info < (3, 11) else None"

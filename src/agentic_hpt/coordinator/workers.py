@@ -235,7 +235,7 @@ def _singles(situation: Situation, open_: Mapping[str, float], trials: int) -> l
         count = int(min(-(-trials // (len(order) - place)), open_[name]))
         trials -= count
         told = f"importance {importance[name]:.0%}" if name in importance else "importance not known yet"
-        found.append((name, count, f"{told}, {had[name]} trials of its own so far"))
+        found.append((name, count, f"{told}, {had[name]} trial{'s' * (had[name] != 1)} of its own so far"))
     return found
 
 

@@ -175,8 +175,8 @@ def _effect(effect: Effect) -> str:
     gain = "nothing" if effect.gain is None or effect.gain <= 0 else f"{effect.gain:.3g}"
     about = f" of {cut(effect.parameter, 60)}" if effect.parameter else ""
     end = "; it was taken back" if effect.status == "reversed" else ""
-    promised = f"promised {effect.stated:.3g}" if effect.stated else "promised a gain"
-    return f"The {effect.type}{about} after round {effect.round} {promised} and brought {gain}{end}."
+    promised = f"promised {effect.stated:.3g} and " if effect.stated else ""
+    return f"The {effect.type}{about} after round {effect.round} {promised}brought {gain}{end}."
 
 
 def _arms(found: Findings) -> Iterator[str]:
