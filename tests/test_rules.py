@@ -276,3 +276,10 @@ def test_a_models_repeats_do_not_use_up_those_of_the_rules() -> None:
     by_rules = tuple(DecisionRecord(r - 1, "rules", asked) for r in sorted(rounds))
     assert confirmation(situation([*noisy, *again], decisions=by_model))
     assert not confirmation(situation([*noisy, *again], decisions=by_rules))
+
+
+def test_pruned_trials_count_before_refining_begins_and_failed_ones_do_not() -> None:
+    complete, others = course(10), [trial(10 + i, None) for i in range(10)]
+    assert accepted(decide_by_rules(situation([*complete, *others])), "spawn") == []
+    pruned = [replace(t, state=TrialState.PRUNED) for t in others]
+    assert accepted(decide_by_rules(situation([*complete, *pruned])), "spawn")

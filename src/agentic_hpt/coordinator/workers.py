@@ -15,7 +15,7 @@ from statistics import fmean
 from agentic_hpt.coordinator.decisions import RegionPart, Repeat, Spawn
 from agentic_hpt.coordinator.statistics import affordable, improvements, noise_sd
 from agentic_hpt.protocols import Situation
-from agentic_hpt.records import Goal, Params, Trial, configuration_key
+from agentic_hpt.records import Goal, Params, Trial, TrialState, configuration_key
 from agentic_hpt.space import Choice, Float, Int, Parameter, SearchSpace
 from agentic_hpt.steering import space_within
 
@@ -71,7 +71,7 @@ def workers(situation: Situation, taken: int = 0) -> list[Spawn]:
     names = tuple(n for n in steering.free(space.names) if n in best.params and _varies(space[n]))
     more = affordable(situation.budget, situation.usage, situation.slots, situation.trials)
     least = least_trials(len(names), situation.usage.trials + more.trials)
-    if not names or len(complete) < least:
+    if not names or _told(situation) < least:
         return []
     shares, why = shares_of_arms(goal, situation.trials, by_time=more.by_time)
     if least < _LEAST_TRIALS:
@@ -259,7 +259,7 @@ def confirmation(situation: Situation) -> list[Repeat]:
     goal = situation.goal
     complete = [t for t in situation.trials if goal.value(t) is not None]
     best = goal.best(complete)
-    if best is None or len(complete) < _LEAST_FOR_NOISE:
+    if best is None or _told(situation) < _LEAST_FOR_NOISE:
         return []
     sd = noise_sd(complete, goal)
     if sd is None:
@@ -277,7 +277,7 @@ def confirmation(situation: Situation) -> list[Repeat]:
     if runs >= (_RUNS if ahead <= _CLEAR * sd else _LEAST_RUNS):
         return []
     reason = (
-        f"trial {best.id}, the best, ran {runs} times; the noise is {sd:.3g}, the best tenth within {ahead:.3g} of it"
+        f"trial {best.id}, the best, ran {runs} time{'s' * (runs != 1)}; the noise is {sd:.3g}, the best tenth within {ahead:.3g} of it"
     )
     return [Repeat(reason=reason, evidence=(best.id,), trial=best.id, seeds=1)]
 
@@ -291,3 +291,8 @@ def _own_repeats(situation: Situation) -> int:
         if action.type == "repeat" and action.verdict != "refused" and "rules" in (decision.kind, action.by)
     }
     return sum(t.kind == "repeat" and (t.round, t.worker) in own for t in situation.trials)
+
+
+def _told(situation: Situation) -> int:
+    """Count the trials that say where it is good: pruned ones do too, failed ones don't."""
+    return sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in situation.trials)
