@@ -276,9 +276,8 @@ def confirmation(situation: Situation) -> list[Repeat]:
     ahead = abs(means[0] - means[min(len(means) - 1, max(1, len(means) // 10))])
     if runs >= (_RUNS if ahead <= _CLEAR * sd else _LEAST_RUNS):
         return []
-    reason = (
-        f"trial {best.id}, the best, ran {runs} time{'s' * (runs != 1)}; the noise is {sd:.3g}, the best tenth within {ahead:.3g} of it"
-    )
+    ran = f"ran {runs} time{'s' * (runs != 1)}"
+    reason = f"trial {best.id}, the best, {ran}; the noise is {sd:.3g}, the best tenth within {ahead:.3g} of it"
     return [Repeat(reason=reason, evidence=(best.id,), trial=best.id, seeds=1)]
 
 
