@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, zip_longest
 from typing import cast
 
-from agentic_hpt.coordinator.statistics import beyond_noise, improvements, noise_sd
+from agentic_hpt.coordinator.statistics import beyond_noise, improvements, noise_sd, share_beaten, worth_of
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import ActionRecord, ConfigurationKey, Goal, Params, Trial, configuration_key
 
@@ -195,7 +195,7 @@ def _measured(
     best: dict[int, float] = {}
     for trial in situation.trials:
         if trial.finished and trial.id not in own:
-            worth = _worth(goal, trial)
+            worth = worth_of(goal, trial)
             best[trial.round] = max(best.get(trial.round, -math.inf), worth)
             if trial.kind in _SAMPLED:
                 mine = bool(spawned) and (trial.round, trial.kind, frozenset(trial.tuned)) in spawned
@@ -209,12 +209,8 @@ def _measured(
     for trial, expected in proposed:
         if not trial.finished:
             continue
-        worth, values = _worth(goal, trial), ranks.get(trial.round) or others.get(trial.round, [])
-        percentile = 0.5
-        if worth == -math.inf:
-            percentile = 0.0
-        elif values:
-            percentile = (bisect_left(values, worth) + bisect_right(values, worth)) / 2 / len(values)
+        worth, values = worth_of(goal, trial), ranks.get(trial.round) or others.get(trial.round, [])
+        percentile = share_beaten(worth, values)
         until = bisect_right(rounds, trial.round)
         beaten = max(own_best, highest[until - 1] if until else -math.inf)
         won = worth > beaten and beyond_noise(worth - beaten, sd)
@@ -249,14 +245,6 @@ def _account(situation: Situation, measured: Sequence[_Measured]) -> float:
         cost = -1.0 if entry.won else 0.5 if entry.percentile >= 0.5 else 1.0 if entry.percentile >= _POOR else 2.0
         account = min(size, account - cost)
     return account
-
-
-def _worth(goal: Goal, trial: Trial) -> float:
-    """Give a trial's value so that more is better; one without a value is worth less than any."""
-    value = goal.value(trial)
-    if value is None:
-        return -math.inf
-    return value if goal.direction == "maximize" else -value
 
 
 def _spread(goal: Goal, trials: Sequence[Trial]) -> float:

@@ -74,6 +74,24 @@ class Affordable:
     by_time: bool
 
 
+def worth_of(goal: Goal, trial: Trial) -> float:
+    """Give a trial's value so that more is better; one without a value is worth less than any."""
+    value = goal.value(trial)
+    if value is None:
+        return -math.inf
+    return value if goal.direction == "maximize" else -value
+
+
+def share_beaten(worth: float, others: Sequence[float]) -> float:
+    """Give the share of `others` (sorted) that a worth beats, equal ones by half; a half where there are none.
+
+    What has no value beats nothing.
+    """
+    if worth == -math.inf:
+        return 0.0
+    return (bisect_left(others, worth) + bisect_right(others, worth)) / 2 / len(others) if others else 0.5
+
+
 def noise_sd(trials: Iterable[Trial], goal: Goal) -> float | None:
     """Give the SD of one configuration's metric over seeds, pooled; `None` when none was repeated."""
     done = [trial for trial in trials if goal.value(trial) is not None]

@@ -150,6 +150,18 @@ def incumbent(situation: Situation) -> Trial | None:
     return situation.goal.best(t for t in situation.trials if situation.space.contains(t.params))
 
 
+def asked_for(trial: Trial, action: ActionRecord) -> bool:
+    """Say whether a trial of the next round is one that the action asked for.
+
+    A joint worker's can't be told from the strategy's own: all of the round's are taken for it.
+    """
+    if action.type == "propose":
+        return trial.kind == "proposals"
+    if trial.kind != action.detail["worker"]:
+        return False
+    return trial.kind == "joint" or set(trial.tuned) == set(cast(Sequence[str], action.detail["parameters"]))
+
+
 def _effect(
     situation: Situation, history: _History, sd: float | None, decision: DecisionRecord, position: int, lifted: bool
 ) -> Effect:
@@ -161,7 +173,7 @@ def _effect(
         window = min(window, int(cast(int, expects["trials"])))  # no action is kept for longer by a promise
     start = history.since(decision)
     if action.type in ("spawn", "propose"):
-        seen = [t for t in history.after_round(decision.round) if _of(t, action)]
+        seen = [t for t in history.after_round(decision.round) if asked_for(t, action)]
         window = _size(action)
         closed = situation.round > decision.round
     else:
@@ -269,15 +281,6 @@ def _what(limit: Limit) -> str:
 def _undo(type_: str, reason: str, best: Trial | None, detail: dict[str, object]) -> ActionRecord:
     evidence = (best.id,) if best is not None else ()
     return ActionRecord(type_, reason, evidence, "accepted", "the policy", detail, by="policy")
-
-
-def _of(trial: Trial, action: ActionRecord) -> bool:
-    """Say whether a trial of the next round is one that the action asked for."""
-    if action.type == "propose":
-        return trial.kind == "proposals"
-    if trial.kind != action.detail["worker"]:
-        return False
-    return trial.kind == "joint" or set(trial.tuned) == set(cast(Sequence[str], action.detail["parameters"]))
 
 
 def _size(action: ActionRecord) -> int:

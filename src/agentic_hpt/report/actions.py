@@ -8,7 +8,7 @@ from typing import Literal, Protocol, cast
 from agentic_hpt.records import ActionRecord, DecisionRecord
 from agentic_hpt.report.plain import counted, number, visible
 
-__all__ = ["Effect", "action_words", "decider_words", "effect_words", "range_words"]
+__all__ = ["Effect", "action_words", "decider_words", "effect_words", "listed", "range_words"]
 
 _MANY = 6
 
@@ -49,12 +49,12 @@ def action_words(action: ActionRecord) -> str:
     """Say what an action does: what the guard let through, else what was asked for."""
     told = action.detail if action.verdict != "refused" and action.detail else {**action.asked, **action.detail}
     name = visible(told.get("parameter", ""))
-    names = ", ".join(visible(n) for n in _list(told.get("parameters")))
+    names = ", ".join(visible(n) for n in listed(told.get("parameters")))
     if action.type in ("freeze", "narrow", "widen"):
         given = told.get("range")
         range_ = given if isinstance(given, Mapping) else {k: told[k] for k in ("low", "high", "values") if k in told}
         if action.type == "freeze":
-            values = _list(range_.get("values"))
+            values = listed(range_.get("values"))
             return f"freeze {name} at {number(values[0])}" if values else f"freeze {name}"
         return f"{action.type} {name} to {range_words(range_) if range_ else 'all its values'}"
     if action.type == "unfreeze":
@@ -67,7 +67,7 @@ def action_words(action: ActionRecord) -> str:
         kind = visible(told.get("worker", "")).replace("_", "-")
         return f"spawn a {kind} worker{f' for {names}' if names else ''}{size}"
     if action.type == "propose":
-        return f"propose {counted(len(_list(told.get('configurations'))), 'configuration')}"
+        return f"propose {counted(len(listed(told.get('configurations'))), 'configuration')}"
     if action.type == "repeat" and "trial" in told:
         seeds = told.get("seeds")
         return f"repeat trial {told['trial']}" + (f" on {counted(seeds, 'seed')}" if isinstance(seeds, int) else "")
@@ -79,7 +79,7 @@ def action_words(action: ActionRecord) -> str:
 def range_words(range_: Mapping[str, object]) -> str:
     """Write a range: `0.1 to 0.5`, or the values."""
     if "values" in range_:
-        values = [number(value) for value in _list(range_["values"])]
+        values = [number(value) for value in listed(range_["values"])]
         return ", ".join(values[:_MANY]) + (f" and {len(values) - _MANY} more" if len(values) > _MANY else "")
     return f"{number(range_.get('low'))} to {number(range_.get('high'))}"
 
@@ -111,5 +111,6 @@ def _signed(gain: float) -> str:
     return f"better by {number(gain)}" if gain > 0 else f"worse by {number(-gain)} than before"
 
 
-def _list(value: object) -> Sequence[object]:
+def listed(value: object) -> Sequence[object]:
+    """Give what is a list as it is, and nothing for what is none."""
     return cast(Sequence[object], value) if isinstance(value, list | tuple) else ()

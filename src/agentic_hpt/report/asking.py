@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 from agentic_hpt.records import ActionRecord, DecisionRecord, JsonObject, Params
-from agentic_hpt.report.actions import action_words, decider_words, range_words
+from agentic_hpt.report.actions import action_words, decider_words, listed, range_words
 from agentic_hpt.report.plain import number, parameters, visible
 
 __all__ = ["action_lines", "decision_lines", "evidence_lines"]
@@ -26,8 +26,8 @@ def evidence_lines(text: str) -> list[str]:
         evidence = None
     if not isinstance(evidence, dict):
         return _cut(text.splitlines())
-    found = _cut(str(said) for said in _list(evidence.get("conclusions")))
-    rounds = [cast(JsonObject, entry) for entry in _list(evidence.get("rounds")) if isinstance(entry, Mapping)]
+    found = _cut(str(said) for said in listed(evidence.get("conclusions")))
+    rounds = [cast(JsonObject, entry) for entry in listed(evidence.get("rounds")) if isinstance(entry, Mapping)]
     trend = [f"{visible(r.get('round'))}: {number(r.get('best_so_far'))}" for r in rounds]
     if trend:
         found.append(f"best after each round: {', '.join(trend)}")
@@ -60,8 +60,8 @@ def action_lines(action: ActionRecord) -> list[str]:
     """Give what an action's words leave out: the configurations it proposes, the region it is held to."""
     told = action.detail if action.verdict != "refused" and action.detail else {**action.asked, **action.detail}
     found = []
-    hypotheses = _list(told.get("hypotheses"))
-    for position, entry in enumerate(_list(told.get("configurations"))):
+    hypotheses = listed(told.get("hypotheses"))
+    for position, entry in enumerate(listed(told.get("configurations"))):
         given = cast(JsonObject, entry) if isinstance(entry, Mapping) else {}
         asked = given.get("params")  # as it was asked for; what a guard let through is the bare configuration
         params, why = (asked, given.get("hypothesis")) if isinstance(asked, Mapping) else (given, None)
@@ -87,7 +87,3 @@ def _cut(lines: Iterable[str]) -> list[str]:
 def _short(text: object) -> str:
     shown = visible(text)
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]} ..."
-
-
-def _list(value: object) -> Sequence[object]:
-    return cast(Sequence[object], value) if isinstance(value, list | tuple) else ()
