@@ -1,0 +1,144 @@
+"""The keys of a study file, group by group."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
+
+from agentic_hpt.records import JsonObject
+from agentic_hpt.space import SearchSpace
+
+_MOST_FACTS = 20
+_LONGEST_FACT = 200
+_FACT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,39}")
+
+
+class Strict(BaseModel):
+    """A group of keys: unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+
+class ObjectiveConfig(Strict):
+    """What is run: exactly one of a built-in task, a Python function, or a command line."""
+
+    task: Literal["breast_cancer", "digits", "wine"] | None = None
+    python: str | None = Field(None, pattern=r"^[^:]+:[A-Za-z_][A-Za-z0-9_.]*$")
+    """`train.py:train` (a path, from the study file's folder) or `package.module:function`."""
+    final: str | None = Field(None, pattern=r"^[^:]+:[A-Za-z_][A-Za-z0-9_.]*$")
+    """Like `python`: called once with the winner, gives the score on data that no trial saw."""
+    command: tuple[str, ...] | None = Field(None, min_length=1)
+    """Program and arguments; `{name}` stands for a parameter. No shell is involved."""
+    folder: str | None = None
+    """Where relative paths of `python` and `command` start; the study file's folder by default."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> ObjectiveConfig:
+        kinds = [k for k in ("task", "python", "command") if getattr(self, k) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"give exactly one of task, python and command, not {' and '.join(kinds) or 'none'}")
+        if self.final is not None and self.python is None:
+            raise ValueError("final goes with python only")
+        return self
+
+
+class _PriceConfig(Strict):
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+
+class CoordinatorConfig(Strict):
+    """Who decides after a round: the rules, or a chat model under the same guards."""
+
+    model: str | None = Field(None, pattern=r"^[a-z_0-9]+:.+$")
+    """`provider:name` as LangChain's `init_chat_model` takes it; none for the rules."""
+    base_url: str | None = None
+    timeout_seconds: float = Field(60.0, gt=0, le=3600)
+    temperature: float | None = Field(None, ge=0, le=2)
+    max_tokens: int = Field(2000, ge=64)
+    """Upper bound of one answer's length."""
+    price: _PriceConfig | None = None
+    """US dollars per million tokens; needed for a budget in dollars."""
+    retries: int = Field(2, ge=0, le=10)
+    """How often a call is tried again after a transient error (429, 5xx, no connection, no answer in time)."""
+    context_tokens: int | None = Field(None, ge=1024)
+    """The model's context window in tokens, if it is small: the evidence is cut to what fits beside the answer."""
+    approve: bool = False
+    """Whether a person approves, edits or refuses each decision before it is in force."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> CoordinatorConfig:
+        if self.context_tokens is not None and 4 * self.max_tokens > self.context_tokens:
+            raise ValueError(
+                f"context_tokens: {self.context_tokens} is too few for answers of max_tokens: {self.max_tokens}; "
+                f"set max_tokens to {self.context_tokens // 4} or less"
+            )
+        return self
+
+
+class MlflowConfig(Strict):
+    """Where runs are logged: `tracking_uri`, else `MLFLOW_TRACKING_URI`, else the home's SQLite store."""
+
+    enabled: bool = True
+    tracking_uri: str | None = None
+    experiment: str | None = None
+    """The study's name by default."""
+    wait_seconds: float = Field(30.0, ge=0)
+    """How long the coordinator waits for a round's runs before it reads the ledger's own records."""
+
+
+class LimitsConfig(Strict):
+    """Limits of one trial."""
+
+    seconds: float | None = Field(None, gt=0)
+
+
+class OptunaSource(Strict):
+    """A study in an Optuna storage whose trials are taken as earlier trials."""
+
+    storage: str
+    study: str
+
+
+class BudgetConfig(Strict):
+    """Hard limits of a study."""
+
+    trials: int | None = Field(None, ge=1)
+    minutes: float | None = Field(None, gt=0)
+    tokens: int | None = Field(None, ge=0)
+    dollars: float | None = Field(None, ge=0)
+    calls: int | None = Field(None, ge=0)
+
+
+def _space(value: object) -> SearchSpace:
+    return value if isinstance(value, SearchSpace) else SearchSpace.from_json(value)
+
+
+SpaceField = Annotated[SearchSpace, PlainValidator(_space), PlainSerializer(lambda s: s.to_json())]
+
+
+def _job(value: object) -> JsonObject:
+    """Give the facts if they are few and short. Raises `ValueError` that names the one that is not."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{value!r:.60} is no mapping of names to numbers or short texts")
+    if len(value) > _MOST_FACTS:
+        raise ValueError(f"{len(value)} facts are too many; give at most {_MOST_FACTS}")
+    for name, fact in value.items():
+        if not isinstance(name, str) or not _FACT_NAME.fullmatch(name):
+            raise ValueError(
+                f"{name!r:.60} can't name a fact; use a letter, then letters, digits, '_', '.' and '-', at most 40"
+            )
+        if isinstance(fact, str) and len(fact) > _LONGEST_FACT:
+            raise ValueError(
+                f"{name} has {len(fact)} characters; give at most {_LONGEST_FACT}, and the rest as description"
+            )
+        if not isinstance(fact, str | int | float) or (isinstance(fact, float) and not math.isfinite(fact)):
+            raise ValueError(f"{name}: {fact!r:.60} is neither a number nor a text")
+    return dict(value)
+
+
+JobField = Annotated[JsonObject, PlainValidator(_job)]
