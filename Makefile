@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test lint bench-overhead bench-search clean
+.PHONY: run test lint bench-overhead bench bench-transfer bench-peers bench-envs clean
 
 run: .venv/.installed
 	$(BIN)/hpt run --task digits --study digits --home hpt-home --fresh
@@ -20,11 +20,39 @@ lint: .venv/.installed-dev
 bench-overhead: .venv/.installed-dev
 	$(BIN)/python bench/overhead.py
 
-# HPO_BENCH_DATA names the folder with the YAHPO data (docs/benchmarks.md says where to get it).
-bench-search: .venv/.installed
-	$(BIN)/python -m pip install --quiet -r bench/requirements-search.txt
-	$(BIN)/python -m bench.search --seeds 20 --detail --arms "per_parameter,auto,auto again,joint again"
-	$(BIN)/python -m bench.search --seeds 20 --against auto --arms "auto with the worst model,auto with a random model,auto again"
+bench-transfer: .venv/.installed-bench
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python bench/transfer.py --data $(HPO_BENCH_DATA) --seeds 5
+
+# HPO_BENCH_DATA names the folder with the YAHPO data (docs/benchmarks.md says where to get it). The peers' runs are in the
+# repository; `bench-peers` makes those that are missing, each peer in an environment of its own.
+BENCH_ENVS ?= .bench-envs
+SEARCH := OMP_NUM_THREADS=1 BENCH_ENVS=$(BENCH_ENVS) $(BIN)/python -m bench.search
+
+bench: .venv/.installed-bench
+	$(SEARCH) --arms "auto,auto again,joint" --seeds 20 --detail --figure docs/search.svg
+	$(SEARCH) --arms auto --seeds 20 --pending 8
+	$(SEARCH) --arms auto --seeds 5 --tasks real
+
+bench-peers: .venv/.installed-bench bench-envs
+	$(SEARCH) --run-peers --arms "" --peers "random,optuna tpe,optuna cmaes" --seeds 20 --pack
+	$(SEARCH) --run-peers --arms "" --peers "optuna gp,smac3" --seeds 10 --pack
+	$(SEARCH) --run-peers --arms "" --peers "ax,hebo" --seeds 3 --pack
+	$(SEARCH) --run-peers --arms "" --peers "random,optuna tpe" --seeds 20 --pending 8 --pack
+	$(SEARCH) --run-peers --arms "" --peers "optuna gp" --seeds 5 --pending 8 --pack
+	$(SEARCH) --run-peers --arms "" --peers "random,optuna tpe,optuna gp" --seeds 5 --tasks real --pack
+
+bench-envs: $(foreach peer,optuna smac ax hebo,$(BENCH_ENVS)/$(peer)/.installed)
+
+$(BENCH_ENVS)/%/.installed: bench/search/peers/requirements/%.txt
+	$(PYTHON) -m venv $(BENCH_ENVS)/$*
+	$(BENCH_ENVS)/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	if [ -f bench/search/peers/requirements/$*-itself.txt ]; then $(BENCH_ENVS)/$*/bin/python -m pip install --quiet \
+		--disable-pip-version-check --no-deps -r bench/search/peers/requirements/$*-itself.txt; fi
+	touch $@
+
+.venv/.installed-bench: .venv/.installed bench/requirements-search.txt
+	$(PIP) -r bench/requirements-search.txt
+	touch $@
 
 .venv/bin/python:
 	$(PYTHON) -c "import sys; sys.exit('agentic-hpt needs Python 3.11 or newer; set PYTHON=') if sys.version_info < (3, 11) else None"

@@ -448,7 +448,12 @@ def test_noise_is_measured_only_by_repeated_configurations() -> None:
     assert sd == pytest.approx(math.sqrt(0.02))
     trials = (trial(0, 0.5), trial(1, 0.7, params=same, kind="repeat"), trial(2, 0.55))
     evidence = build_evidence(situation(trials=trials))
-    assert evidence["noise"] == {"sd": pytest.approx(0.14142), "least_real_gain": pytest.approx(0.4)}
+    assert evidence["noise"] == {
+        "sd": pytest.approx(0.14142),
+        "interval": [pytest.approx(0.072155), pytest.approx(2.2553)],
+        "repeats": 1,
+        "least_real_gain": pytest.approx(0.4),
+    }
     assert evidence["best"]["runs"] == {"count": 2, "mean": 0.6}  # type: ignore[index]
     assert any("Only a gain above 0.4 " in said for said in cast(list[str], evidence["conclusions"]))
 

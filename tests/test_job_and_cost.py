@@ -18,7 +18,7 @@ from agentic_hpt.coordinator.evidence import build_evidence, render
 from agentic_hpt.coordinator.prompts import ask_question
 from agentic_hpt.coordinator.rules import decide_by_rules
 from agentic_hpt.coordinator.statistics import Affordable, affordable, cost
-from agentic_hpt.coordinator.workers import least_trials, shares_of_arms, workers
+from agentic_hpt.coordinator.workers import share_of_workers
 from agentic_hpt.objectives.command import CommandObjective
 from agentic_hpt.objectives.function import FunctionObjective
 from agentic_hpt.protocols import Situation
@@ -244,83 +244,37 @@ def test_a_prompt_before_round_1_holds_the_job_and_a_later_one_the_cost_too() ->
 # -- what the rules make of it --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("parameters", "whole", "least"),
-    [
-        (4, 100, 20),
-        (30, 100, 20),
-        (4, 40, 20),
-        (4, 38, 19),
-        (4, 20, 10),
-        (4, 12, 8),
-        (2, 8, 6),
-        (1, 0, 6),
-        (9, 2**31, 20),
-    ],
-)
-def test_refining_begins_at_half_of_what_can_be_afforded_if_that_is_less(
-    parameters: int, whole: int, least: int
-) -> None:
-    assert least_trials(parameters, whole) == least
+ARMS: tuple[WorkerKind, ...] = ("joint", "group", "per_parameter")
 
 
-def test_a_study_whose_time_is_short_refines_too() -> None:
-    trials = [replace(t, seconds=60.0) for t in timed(12)]
-    usage, plenty = Usage(trials=12, seconds=360), Budget(trials=1000)
-    assert workers(seen(trials, usage=usage, budget=plenty)) == []
-    short = Budget(trials=1000, minutes=12)  # 12 more trials on two slots, 24 in all: from 12 on
-    spawned = workers(seen(trials, usage=usage, budget=short))
-    assert "group" in {s.worker for s in spawned}
-    group = next(s for s in spawned if s.worker == "group")
-    assert "no worker has a record yet" in group.reason
-    assert "refined from 12 trials on, as about 24 fit the budget" in group.reason
-    assert workers(seen(trials[:10], usage=replace(usage, trials=10), budget=short)) == []
+def shared(joint: float | None, group: float | None) -> list[Trial]:
+    """Make a history in which workers better the best as often as the arms, with the seconds of each."""
+    start = replace(timed(1)[0], values={"accuracy": 0.0}, kind="default", seconds=None)
+    found = [start]
+    for turn, other in enumerate(timed(41)[1:]):
+        kind = ARMS[turn % 4 == 3]
+        values = {"accuracy": turn / 100 if turn % 8 > 3 else -1.0}
+        seconds = group if kind == "group" else joint
+        found.append(replace(other, id=len(found), kind=kind, round=2, values=values, seconds=seconds))
+    return found
 
 
-def test_a_budget_of_100_trials_without_minutes_is_used_as_ever_whatever_trials_take() -> None:
-    for count, sizes in ((19, []), (20, [3, 1, 1, 1])):
-        timeless = [replace(t, seconds=None) for t in timed(count)]
-        spawned = workers(seen(timeless, budget=Budget(trials=100)))
-        assert [s.trials for s in spawned] == sizes
+def test_workers_whose_trials_take_long_are_credited_less_where_time_is_short() -> None:
+    even, _ = share_of_workers(GOAL, shared(1.0, 3.0))
+    dear, why = share_of_workers(GOAL, shared(1.0, 3.0), by_time=True)
+    assert dear == pytest.approx(even / 3), "gains per second; without, time is no matter"
+    assert "3 times the others' seconds" in why
+    assert share_of_workers(GOAL, shared(8.0, 1.0), by_time=True)[0] == pytest.approx(min(0.3, 4 * even))
+
+
+def test_seconds_that_are_alike_or_not_known_change_no_share() -> None:
+    for joint, group in ((2.0, 2.0), (9.0, None), (None, 9.0)):
+        plain, _ = share_of_workers(GOAL, shared(joint, group))
+        assert share_of_workers(GOAL, shared(joint, group), by_time=True)[0] == pytest.approx(plain)
+
+
+def test_without_minutes_the_rules_decide_the_same_whatever_trials_take() -> None:
     mixed = [replace(t, kind=kind, round=2) for t, kind in zip(timed(60), ARMS * 20, strict=True)]
     bare = [replace(t, seconds=None) for t in mixed]
     decided = [decide_by_rules(seen(trials, budget=Budget(trials=100))).actions for trials in (mixed, bare)]
     assert decided[0] == decided[1]
-
-
-ARMS: tuple[WorkerKind, ...] = ("joint", "group", "per_parameter")
-
-
-def arms(seconds: dict[WorkerKind, float | None]) -> list[Trial]:
-    """Make a history in which each arm bettered the best as often as the others."""
-    start = replace(timed(1)[0], values={"accuracy": 0.0}, kind="default", seconds=None)
-    found = [start]
-    for turn in range(10):
-        for kind in ARMS:
-            number = len(found)
-            values = {"accuracy": number / 100 if turn % 2 else -1.0}
-            found.append(replace(start, id=number, kind=kind, round=2, values=values, seconds=seconds[kind]))
-    return found
-
-
-def test_an_arm_whose_trials_take_long_is_credited_less_where_time_is_short() -> None:
-    even, _ = shares_of_arms(GOAL, arms({"joint": 1.0, "group": 4.0, "per_parameter": 1.0}))
-    assert even == pytest.approx(dict.fromkeys(ARMS, 1 / 3)), "time is no matter"
-    dear, why = shares_of_arms(GOAL, arms({"joint": 1.0, "group": 4.0, "per_parameter": 1.0}), by_time=True)
-    assert dear["group"] < 1 / 3 < dear["joint"] == dear["per_parameter"]
-    assert (dear["joint"] - 0.15) / (dear["group"] - 0.15) == pytest.approx(4.0), "gains per second"
-    assert dear["group"] > 0.15, "each arm keeps its part"
-    assert sum(dear.values()) == pytest.approx(1)
-    assert "joint 0.5, group 2, per_parameter 0.5 times the mean seconds" in why
-
-
-def test_seconds_that_are_alike_or_not_known_of_all_arms_change_no_share() -> None:
-    for seconds in (dict.fromkeys(ARMS, 2.0), {"joint": 1.0, "group": 9.0, "per_parameter": None}):
-        shares, _ = shares_of_arms(GOAL, arms(cast(dict[WorkerKind, float | None], seconds)), by_time=True)
-        assert shares == pytest.approx(dict.fromkeys(ARMS, 1 / 3))
-
-
-def test_where_no_worker_has_a_record_the_reason_says_so() -> None:
-    assert shares_of_arms(GOAL, timed(24))[1] == "no worker has a record yet"
-    with_one = [*timed(24), replace(timed(1)[0], id=24, kind="group", round=9)]
-    assert "group in 0 of 1" in shares_of_arms(GOAL, with_one)[1]

@@ -716,20 +716,22 @@ def test_a_discarded_study_leaves_nothing_and_takes_nothing_else(home: Home) -> 
 
 
 @pytest.mark.parametrize("create", [True, False])
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_store_of_an_older_version_is_brought_up_and_loses_nothing(home: Home, create: bool, version: int) -> None:
     ledger = home.open()
     run(ledger)
     ledger.record_decision(decision(1))
     for table in ("hpt_notes", "hpt_evidence")[version - 1 :]:
         home.sql(f"drop table {table}")
+    for column in ("continues", "source"):
+        home.sql(f"alter table hpt_trials drop column {column}")
     home.sql(f"update hpt_meta set value = '{version}' where key = 'schema_version'")
     home.close()
     store = LedgerStore(home.url, create=create)
-    assert home.sql("select value from hpt_meta where key = 'schema_version'") == [("3",)]
+    assert home.sql("select value from hpt_meta where key = 'schema_version'") == [("4",)]
     assert home.sql("select count(*) from hpt_notes") == [(0,)]
     again = store.open_study(home.row, budget=BUDGET, seed=7)
-    assert [t.id for t in again.trials()] == [0]
+    assert [(t.id, t.continues, t.source) for t in again.trials()] == [(0, None, "")]
     assert again.decisions() == [decision(1)]
     assert again.evidence(1) is None, "none was kept then"
     again.record_evidence(2, {"round": 2})
@@ -739,12 +741,23 @@ def test_a_store_of_an_older_version_is_brought_up_and_loses_nothing(home: Home,
     store.close()
 
 
+def test_which_stopped_trial_one_goes_on_from_is_kept(home: Home) -> None:
+    ledger = home.open()
+    stopped = run(ledger, Outcome.pruned())
+    promoted = ledger.reserve(
+        round_=2, worker="p", kind="promotion", params=PARAMS, tuned=(), seed=stopped.seed, continues=stopped.id
+    )
+    assert promoted is not None
+    assert home.open().trial(promoted.id) == promoted
+    assert (promoted.continues, promoted.seed) == (stopped.id, stopped.seed)
+
+
 def test_a_newer_store_is_refused_and_left_alone(home: Home) -> None:
-    home.sql("update hpt_meta set value = '4' where key = 'schema_version'")
+    home.sql("update hpt_meta set value = '5' where key = 'schema_version'")
     home.close()
     before = home.path.read_bytes()
     for open_ in (lambda: LedgerStore(home.url), lambda: open_outbox(home.url, home.row.uid)):
-        with pytest.raises(StoreVersionError, match=r"store version 4; this agentic-hpt reads up to 3") as caught:
+        with pytest.raises(StoreVersionError, match=r"store version 5; this agentic-hpt reads up to 4") as caught:
             open_()
         assert caught.value.exit_code == 2
         assert "upgrade" in caught.value.hint

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -171,7 +172,11 @@ def test_outcomes() -> None:
 
 def test_a_final_report_survives_json() -> None:
     report = FinalReport(4, 0.9, 3, 0.88, 0.01, 0.87, 0.02, "/models/4", 1)
-    assert FinalReport(**json.loads(json.dumps(report.to_json()))) == report
+    assert FinalReport.from_json(json.loads(json.dumps(report.to_json()))) == report
+    chosen = replace(report, finalists=({"trial": 4, "seeds": 2, "mean": 0.9},), gain=0.1, gain_low=0.0, gain_high=0.2)
+    assert FinalReport.from_json(json.loads(json.dumps(chosen.to_json()))) == chosen
+    old = {k: v for k, v in report.to_json().items() if k not in ("finalists", "gain", "gain_low", "gain_high")}
+    assert FinalReport.from_json(old) == report, "a report of an earlier version"
 
 
 @pytest.mark.parametrize("value", [0, -1, 0.5, 2**70])

@@ -8,16 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from agentic_hpt.coordinator.rules import decide_by_rules
 from agentic_hpt.coordinator.workers import (
-    confirmation,
     connected,
-    neighbourhood,
-    refining_radius,
-    shares_of_arms,
+    share_of_workers,
+    trials_due,
     workers,
 )
 from agentic_hpt.protocols import Situation
@@ -35,7 +31,6 @@ from agentic_hpt.records import (
     WorkerKind,
 )
 from agentic_hpt.space import Choice, Float, Int, SearchSpace
-from agentic_hpt.steering import in_range, space_within
 
 GOAL = Goal("m")
 SPACE = SearchSpace(
@@ -81,177 +76,147 @@ def accepted(decision: DecisionRecord, type_: str) -> list[ActionRecord]:
     return [a for a in decision.actions if a.type == type_ and a.verdict != "refused"]
 
 
+PAIRS = (Interaction("size", "rate", 0.4, 0.05), Interaction("layers", "kind", 0.2, 0.02))
+KNOWN = Insights({"rate": 0.5, "size": 0.3, "layers": 0.1, "kind": 0.1}, PAIRS, 24)
+ALONE = Insights({"rate": 0.6, "layers": 0.3, "size": 0.06, "kind": 0.04}, (), 24)
+"""What interacts, and what matters each for itself."""
+
+
+def mixed(rounds: int, worker: WorkerKind, gains: Sequence[WorkerKind] = (), seconds: float = 1.0) -> list[Trial]:
+    """Make rounds of nine arms' trials and one worker's, in which each trial of the kinds `gains` betters the best."""
+    found = [trial(0, 0.0, "default")]
+    for number in range(1, 1 + 10 * rounds):
+        kind: WorkerKind = worker if number % 10 == 0 else "joint"
+        made = trial(number, float(number) if kind in gains else -1.0, kind)
+        found.append(replace(made, round=2, seconds=seconds if kind == worker else 1.0))
+    return found
+
+
 @pytest.mark.parametrize("strategy", ["per_parameter", "joint"])
 def test_a_fixed_strategy_stays_as_it_is(strategy: str) -> None:
-    decision = decide_by_rules(situation(course(40), strategy=strategy))
+    decision = decide_by_rules(situation(course(40), strategy=strategy, insights=KNOWN))
     assert [a.type for a in decision.actions] == ["continue"]
 
 
-def test_before_there_is_something_to_refine_all_explore() -> None:
-    assert [a.type for a in decide_by_rules(situation(course(19))).actions] == ["continue"]
-    assert [a.type for a in decide_by_rules(situation([trial(i, None) for i in range(30)])).actions] == ["continue"]
-    assert accepted(decide_by_rules(situation(course(20))), "spawn")
+def test_without_evidence_there_are_no_workers() -> None:
+    assert workers(situation(course(40))) == []
+    unsure = Insights({"rate": 0.6, "layers": 0.4}, (), 24, importance_sd={"rate": 0.3, "layers": 0.2})
+    assert workers(situation(course(40), insights=unsure)) == []
+    assert workers(situation([trial(i, None) for i in range(30)], insights=KNOWN)) == []
+    assert workers(situation(course(40), insights=KNOWN))
 
 
-def test_a_part_of_the_round_refines_the_best() -> None:
+def test_a_small_part_of_the_round_is_the_workers() -> None:
     trials = course(24)
     best = GOAL.best(trials)
     assert best is not None
-    decision = decide_by_rules(situation(trials))
-    spawned = accepted(decision, "spawn")
+    decision = decide_by_rules(situation(trials, insights=KNOWN))
     assert [a.verdict for a in decision.actions] == ["accepted"] * len(decision.actions), (
         "rules ask for what guards let"
     )
-    assert sum(int(str(a.detail["trials"])) for a in spawned) == 6, (
-        "a third for each arm, and the joint worker the rest"
-    )
-    group = next(a for a in spawned if a.detail["worker"] == "group")
-    assert group.detail["parameters"] == ["rate", "layers", "size", "kind"], "all that have more than one value"
+    (group,) = accepted(decision, "spawn")
+    assert (group.detail["worker"], group.detail["trials"]) == ("group", 1)
     assert group.evidence == (best.id,)
-    assert f"trial {best.id}" in group.reason
     assert decision.actions[-1].type == "continue"
 
 
-def test_parameters_that_interact_are_tuned_together_every_other_round() -> None:
-    found = (Interaction("size", "rate", 0.4), Interaction("layers", "kind", 0.2), Interaction("rate", "only", 0.1))
-    known = Insights({}, found, 24)
-    odd = next(s for s in workers(situation(course(24), insights=known, round=3)) if s.worker == "group")
-    assert (odd.parameters, odd.region) == (("rate", "size"), ())
-    assert "rate, size depend on each other" in odd.reason
-    even = next(s for s in workers(situation(course(24), insights=known, round=4)) if s.worker == "group")
-    assert even.parameters == ("rate", "layers", "size", "kind")
+def test_parameters_that_interact_are_tuned_together() -> None:
+    (found,) = workers(situation(course(24), insights=KNOWN))
+    assert (found.worker, found.parameters, found.region) == ("group", ("rate", "size"), ())
+    assert "rate, size depend on each other (strength up to 40% ± 5%)" in found.reason
+    frozen = ActionRecord("freeze", "r", (), "accepted", "ok", {"parameter": "rate", "range": {"values": [1e-3]}})
+    held = [replace(t, params={**t.params, "rate": 1e-3}) for t in course(24)]
+    (other,) = workers(situation(held, insights=KNOWN, decisions=(DecisionRecord(2, "llm", (frozen,)),)))
+    assert other.parameters == ("layers", "kind"), "the next pair, as one of the first is frozen"
     assert connected([("a", "b"), ("c", "d"), ("d", "a"), ("b", "e"), ("e", "f")]) == {"a", "b", "c", "d"}
 
 
-def test_a_parameter_that_matters_gets_the_workers_of_its_own() -> None:
-    trials = [*course(24), trial(24, 0.1, "per_parameter"), trial(25, 0.1, "per_parameter")]
-    plain = [s.parameters[0] for s in workers(situation(trials)) if s.worker == "per_parameter"]
-    assert "rate" not in plain, "it had two trials, the others none"
-    known = Insights({"rate": 0.9, "layers": 0.1, "size": 0.0, "kind": 0.0}, (), 24)
-    had = [trial(26 + i, 0.1, "per_parameter", {"layers": 1 + i}) for i in range(4)]
-    had = [replace(t, tuned=(name,)) for t, name in zip(had, ("layers", "size", "kind", "size"), strict=True)]
-    told = workers(situation([*trials, *had], insights=known))
-    first = next(s for s in told if s.worker == "per_parameter")
-    assert first.parameters == ("rate",)
-    assert "importance 90%" in first.reason
+def test_a_parameter_gets_workers_of_its_own_if_it_surely_matters_and_interacts_with_none() -> None:
+    whole = workers(situation(course(24), insights=ALONE, round_trials=30))
+    assert [(s.worker, s.parameters, s.trials) for s in whole] == [
+        ("per_parameter", ("rate",), 1),
+        ("per_parameter", ("layers",), 1),
+        ("per_parameter", ("size",), 1),
+    ]
+    assert "importance 60% ± 0%, interacts with none, 0 trials of its own" in whole[0].reason
+    joined = replace(ALONE, interactions=(Interaction("layers", "size", 0.3),))
+    told = {s.parameters for s in workers(situation(course(24), insights=joined, round_trials=60))}
+    assert told == {("layers", "size"), ("rate",)}
+    had = [trial(24 + i, 0.1, "per_parameter") for i in range(2)]
+    (next_,) = workers(situation([*course(24), *had], insights=ALONE))
+    assert next_.parameters == ("layers",), "the other had two trials already"
 
 
 def test_a_parameter_without_a_new_value_gets_no_worker_of_its_own() -> None:
     best = trial(23, 9.0)
     others = [trial(40 + i, 0.0, params={**best.params, "kind": kind}) for i, kind in enumerate("abc")]
     sizes = [trial(50 + i, 0.0, params={**best.params, "size": size}) for i, size in enumerate((8, 16, 64))]
-    named = [s for s in workers(situation([*course(23), best, *others])) if s.worker == "per_parameter"]
-    assert "kind" not in {s.parameters[0] for s in named}
+    known = Insights({"size": 0.5, "kind": 0.5}, (), 24)
+    named = workers(situation([*course(23), best, *others], insights=known, round_trials=60))
+    assert {s.parameters[0] for s in named} == {"size"}
     only = SearchSpace(size=SPACE["size"], kind=SPACE["kind"])
     cut = [replace(t, params={n: t.params[n] for n in only}) for t in [best, *others, *sizes] for _ in range(4)]
     cut = [replace(t, id=i) for i, t in enumerate(cut)]
-    named = [s for s in workers(situation(cut, space=only, round_trials=30)) if s.worker == "per_parameter"]
+    named = workers(situation(cut, space=only, round_trials=60, insights=known))
     assert [(s.parameters, s.trials) for s in named] == [(("size",), 1)], "128 is left"
 
 
-def test_what_pays_gets_more_trials_and_each_arm_keeps_a_part() -> None:
-    start = [trial(0, 0.1, "default")]
-    gains = [replace(trial(1 + i, 0.2 + i / 100, "group"), round=2) for i in range(10)]
-    without = [replace(trial(20 + i, 0.0, kind), round=2) for i, kind in enumerate(("joint", "per_parameter") * 10)]
-    shares, why = shares_of_arms(GOAL, [*start, *gains, *without])
-    assert sum(shares.values()) == pytest.approx(1)
-    assert shares["group"] > 0.5
-    assert min(shares.values()) >= 0.15
-    assert "group in 10 of 10" in why
-    assert "joint in 0 of 10" in why
-    before = [replace(trial(100 + i, 5.0 + i, "joint"), round=1) for i in range(9)]
-    again, _ = shares_of_arms(GOAL, [*start, *gains, *without, *before])
-    assert again["joint"] == pytest.approx(shares["joint"]), "gains before there was something to refine are no merit"
-    assert shares_of_arms(GOAL, course(20))[0] == pytest.approx(dict.fromkeys(shares, 1 / 3))
+def test_workers_that_gain_more_often_than_the_arms_get_more_and_others_less_within_bounds() -> None:
+    usual, why = share_of_workers(GOAL, course(20))
+    assert (usual, why) == (0.1, "no worker has a record yet")
+    much, why = share_of_workers(GOAL, mixed(10, "group", ["group"]))
+    assert much == pytest.approx(0.3), "never more"
+    assert "10 of 10 trials of such workers bettered the best, and 0 of 90 others" in why
+    alike, _ = share_of_workers(GOAL, mixed(10, "group", ["group", "joint"]))
+    assert alike == pytest.approx(0.1, rel=0.05)
+    idle, _ = share_of_workers(GOAL, mixed(10, "group", ["joint"]))
+    neither, _ = share_of_workers(GOAL, mixed(10, "group"))
+    assert 0.03 < idle < 0.1
+    assert 0.03 < neither < 0.1
+    only = [trial(i, -float(i), "per_parameter") for i in range(1, 100)]
+    assert share_of_workers(GOAL, [trial(0, 0.0), *only])[0] == 0.03, "never less"
+    cheap = [trial(i, float(i), "joint", {"layers": 9}) for i in range(9)]
+    later = [replace(t, id=t.id + 20) for t in mixed(10, "group", ["group"])]
+    again = [replace(t, values={"m": t.values["m"] + 50}) for t in later]
+    assert share_of_workers(GOAL, [*cheap, *again])[0] == much, "gains before there were workers are no merit"
 
 
-def test_the_group_looks_nearer_when_it_finds_nothing_and_farther_when_it_does() -> None:
-    start = trial(0, 0.5)
-    assert refining_radius(GOAL, [start]) == pytest.approx(0.2)
-    nothing = [trial(1 + i, 0.1, "group") for i in range(8)]
-    assert refining_radius(GOAL, [start, *nothing]) == pytest.approx(0.14)
-    assert refining_radius(GOAL, [start, *[trial(1 + i, 0.1, "group") for i in range(99)]]) == pytest.approx(0.05)
-    assert refining_radius(GOAL, [start, trial(1, 0.6, "group")]) == pytest.approx(0.28)
+def test_a_gain_within_the_noise_earns_nothing() -> None:
+    trials = mixed(10, "group", ["group"])
+    repeats = [replace(trials[5], id=900 + i, kind="repeat", values={"m": v}) for i, v in enumerate((-90.0, 90.0))]
+    assert share_of_workers(GOAL, [*trials, *repeats])[0] < 0.1
 
 
-@given(st.integers(0, 2**32), st.floats(0.01, 0.5))
-@settings(max_examples=60)
-def test_a_neighbourhood_holds_its_centre_and_more_and_lies_in_the_space(seed: int, radius: float) -> None:
-    dice = random.Random(seed)
-    space = SearchSpace(
-        f=Float(-1.0, 2.0),
-        s=Float(0.0, 1.0, step=0.3),
-        l=Float(1e-6, 1.0, log=True),
-        i=Int(-3, 30, step=4),
-        j=Int(1, 4096, log=True),
-        o=Choice([1, 2, 4, 8, 16, 32], ordered=True),
-        c=Choice(["a", "b"]),
-    )
-    centre = {
-        "f": dice.uniform(-1, 2),
-        "s": space["s"].snap(dice.random()),  # type: ignore[arg-type]
-        "l": 10 ** dice.uniform(-6, 0),
-        "i": space["i"].snap(dice.randint(-3, 30)),
-        "j": dice.randint(1, 4096),
-        "o": dice.choice([1, 2, 4, 8, 16, 32]),
-        "c": dice.choice("ab"),
-    }
-    parts = neighbourhood(space, centre, space.names, radius)
-    region = {
-        p.parameter: {k: v for k, v in p.model_dump(exclude={"parameter"}).items() if v is not None} for p in parts
-    }
-    assert "c" not in region
-    inside = space_within(space, region)
-    assert inside.contains(centre)
-    for name in space.names:
-        grid = inside[name].grid()
-        assert grid is None or len(grid) > 1
-    span = inside["l"]
-    assert isinstance(span, Float)
-    assert math.log(span.high / span.low) <= 2 * radius * math.log(1e6) + 1e-9
-
-
-def test_the_best_is_run_again_to_know_the_noise_and_no_more_where_there_is_none() -> None:
-    trials = course(24)
-    best = GOAL.best(trials)
-    assert best is not None
-    assert confirmation(situation(trials[:23])) == []
-    (first,) = confirmation(situation(trials))
-    assert (first.trial, first.seeds) == (best.id, 1)
-    same = replace(best, id=24, kind="repeat")
-    assert confirmation(situation([*trials, same])) == [], "twice the same value: there is no noise"
-
-
-def test_the_best_is_confirmed_while_noise_may_have_made_it_the_best() -> None:
-    trials = [trial(i, 0.5 + i / 1000) for i in range(30)]
-    noisy = [*trials, replace(trials[29], id=30, kind="repeat", values={"m": 0.5})]
-    (again,) = confirmation(situation(noisy))
-    assert "noise" in again.reason
-    clear = [*(replace(t, values={"m": t.id / 10}) for t in trials), replace(trials[29], id=30, kind="repeat")]
-    clear[-1] = replace(clear[-1], values={"m": 2.91})
-    assert confirmation(situation(clear)) == [], "the best stands far above the noise"
-    often = [*trials, *(replace(trials[29], id=30 + i, kind="repeat", values={"m": 0.5 + i / 50}) for i in range(3))]
-    assert not any(r.trial == 29 for r in confirmation(situation(often))), "four runs are enough"
+@pytest.mark.parametrize(("share", "least", "most"), [(0.03, 2, 4), (0.1, 9, 11), (0.3, 28, 32)])
+def test_over_many_rounds_the_workers_come_to_their_share(share: float, least: int, most: int) -> None:
+    trials: list[Trial] = []
+    for _ in range(25):
+        given = trials_due(trials, share, 8)
+        assert given <= math.ceil(share * 8)
+        for place in range(8):
+            trials.append(trial(len(trials), 0.1, "group" if place < given else "joint"))
+    assert least <= sum(t.kind == "group" for t in trials[100:]) <= most
+    assert trials_due([], share, 500) == int(share * 500), "a round may be longer than what is looked back on"
 
 
 def test_the_rules_keep_to_what_is_free_and_to_the_budget() -> None:
     frozen = ActionRecord("freeze", "r", (), "accepted", "ok", {"parameter": "kind", "range": {"values": ["a"]}})
     trials = [replace(t, params={**t.params, "kind": "a"}) for t in course(24)]
-    now = situation(trials, decisions=(DecisionRecord(2, "llm", (frozen,)),))
+    now = situation(trials, decisions=(DecisionRecord(2, "llm", (frozen,)),), insights=ALONE, round_trials=60)
+    assert workers(now)
     for spawned in workers(now):
         assert "kind" not in spawned.parameters
     for left in range(1, 8):
-        decision = decide_by_rules(situation(course(24), budget=Budget(trials=24 + left)))
+        decision = decide_by_rules(situation(course(24), budget=Budget(trials=24 + left), insights=ALONE))
         asked = [a for a in decision.actions if a.type in ("spawn", "repeat")]
         assert sum(int(str(a.detail.get("trials", a.detail.get("seeds")))) for a in asked) <= left
         assert all(a.verdict == "accepted" for a in asked)
 
 
-def test_one_parameter_is_refined_alone() -> None:
+def test_one_parameter_needs_no_worker_of_its_own() -> None:
     space = SearchSpace(x=Float(0.0, 1.0))
     trials = [Trial(i, {"x": i / 20}, TrialState.COMPLETE, i, "w", "joint", 1, values={"m": 1.0}) for i in range(20)]
-    found = workers(situation(trials, space=space))
-    assert [(s.worker, s.parameters) for s in found] == [("per_parameter", ("x",))]
+    assert workers(situation(trials, space=space, insights=Insights({"x": 1.0}, (), 20))) == []
 
 
 def test_the_rules_workers_know_what_the_policy_takes_back_in_the_same_decision() -> None:
@@ -259,27 +224,8 @@ def test_the_rules_workers_know_what_the_policy_takes_back_in_the_same_decision(
     outside = trial(30, 0.9, params={"rate": 0.09})
     detail = {"parameter": "rate", "range": {"low": 1e-4, "high": 1e-2}}
     narrowed = DecisionRecord(1, "person", (ActionRecord("narrow", "r", (), "accepted", "w", detail),))
-    decision = decide_by_rules(situation([*inside, outside], decisions=(narrowed,)))
+    decision = decide_by_rules(situation([*inside, outside], decisions=(narrowed,), insights=KNOWN))
     assert next(a.type for a in decision.actions if a.by == "policy") == "widen"
     groups = [a for a in decision.actions if a.type == "spawn" and a.detail["worker"] == "group"]
     assert groups
     assert all(a.evidence == (30,) for a in groups)
-    assert all(in_range(0.09, a.detail["region"]["rate"]) for a in groups if "rate" in a.detail["region"])
-
-
-def test_a_models_repeats_do_not_use_up_those_of_the_rules() -> None:
-    noisy = [trial(i, 0.5 + 0.01 * (i % 5)) for i in range(40)]
-    again = [replace(trial(40 + i, 0.5, "repeat", noisy[i].params), worker=f"repeat-{i}") for i in range(8)]
-    asked = tuple(ActionRecord("repeat", "r", (), "accepted", "w", {"trial": i, "seeds": 1}) for i in range(8))
-    rounds = {t.round for t in again}
-    by_model = tuple(DecisionRecord(r - 1, "llm", asked) for r in sorted(rounds))
-    by_rules = tuple(DecisionRecord(r - 1, "rules", asked) for r in sorted(rounds))
-    assert confirmation(situation([*noisy, *again], decisions=by_model))
-    assert not confirmation(situation([*noisy, *again], decisions=by_rules))
-
-
-def test_pruned_trials_count_before_refining_begins_and_failed_ones_do_not() -> None:
-    complete, others = course(10), [trial(10 + i, None) for i in range(10)]
-    assert accepted(decide_by_rules(situation([*complete, *others])), "spawn") == []
-    pruned = [replace(t, state=TrialState.PRUNED) for t in others]
-    assert accepted(decide_by_rules(situation([*complete, *pruned])), "spawn")

@@ -27,13 +27,14 @@ QUIET: dict[str, object] = {"executor": "inline", "mlflow": {"enabled": False}, 
 
 def run(home: Path, events: list[JsonObject] | None = None, **changes: object) -> Result:
     options: dict[str, object] = {**QUIET, "budget": hpt.Budget(trials=24), "metric": "score", **changes}
+    options.setdefault("strategy", "per_parameter")
     objective = options.pop("objective", bowl(num_layers=5, learning_rate=1e-2, dropout=0.3))
     space = options.pop("space", SPACE)
     listener = events.append if events is not None else None
     return hpt.tune(objective, space, study="study", home=home, listener=listener, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("strategy", ["per_parameter", "joint"])
+@pytest.mark.parametrize("strategy", ["auto", "per_parameter", "joint"])
 def test_a_run_spends_its_budget_exactly_and_improves_on_the_default(home: Path, strategy: str) -> None:
     result = run(home, strategy=strategy)
     assert result.status == "finalized"

@@ -12,10 +12,11 @@ import pytest
 from agentic_hpt.errors import ConfigError, FailureKind
 from agentic_hpt.executors.handle import run_objective
 from agentic_hpt.executors.processes import ProcessExecutor
+from agentic_hpt.objectives import torch_checkpoint, torch_trainer
 from agentic_hpt.objectives.datasets import Sizes, load, sizes
 from agentic_hpt.objectives.torch_trainer import TorchTrainer, load_example, load_model
 from agentic_hpt.presets import TASKS, task_study
-from agentic_hpt.records import Job, Outcome
+from agentic_hpt.records import Job, Outcome, TrialState
 from agentic_hpt.space import SearchSpace
 
 GOOD = {"num_layers": 2, "learning_rate": 5e-3, "hidden_dim": 256, "dropout": 0.3}
@@ -70,6 +71,59 @@ def test_the_split_is_fixed_stratified_and_scaled_by_the_train_part_only(task):
     rows_of = [{row.tobytes() for row in p.features} for p in parts]
     if task != "wine":
         assert not rows_of[0] & rows_of[2]
+
+
+def stopped_at(step: int):
+    return lambda report: report.step == step
+
+
+def test_a_stopped_training_goes_on_from_its_checkpoint_to_the_very_same_figures(tmp_path):
+    params = {**GOOD, "epochs": 6}
+    whole = run("wine", job(tmp_path / "whole", params))
+    assert whole.state is TrialState.COMPLETE
+    assert not (tmp_path / "whole" / "c").exists(), "a complete training needs no checkpoint"
+    first = run("wine", job(tmp_path, params), on_report=stopped_at(1))
+    second = run("wine", job(tmp_path, params), on_report=stopped_at(3))
+    assert [first.state, second.state] == [TrialState.PRUNED] * 2
+    trained: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        evaluate = torch_trainer._figures
+        patch.setattr(torch_trainer, "_figures", lambda *a: (trained.append(1), evaluate(*a))[1])
+        last = run("wine", job(tmp_path, params))
+    assert last.values == whole.values
+    assert last.reports == whole.reports
+    assert len(trained) == 2, "only the two epochs that were left"
+
+
+def test_a_killed_training_loses_what_came_after_its_newest_checkpoint_only(tmp_path, monkeypatch):
+    params = {**GOOD, "epochs": 4}
+    whole = run("wine", job(tmp_path / "whole", params))
+    monkeypatch.setattr(torch_checkpoint, "_SECONDS", 0.0)
+
+    def kill(report):
+        if report.step == 2:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        run("wine", job(tmp_path, params), on_report=kill)
+    trained: list[int] = []
+    evaluate = torch_trainer._figures
+    monkeypatch.setattr(torch_trainer, "_figures", lambda *a: (trained.append(1), evaluate(*a))[1])
+    again = run("wine", job(tmp_path, params))
+    assert (again.values, again.reports, len(trained)) == (whole.values, whole.reports, 1)
+
+
+@pytest.mark.parametrize("harm", ["other parameters", "other seed", "damaged"])
+def test_a_checkpoint_that_is_not_this_trainings_is_not_used(tmp_path, harm):
+    params = {**GOOD, "epochs": 3}
+    whole = run("wine", job(tmp_path / "whole", params))
+    before = {**params, "learning_rate": 1e-4} if harm == "other parameters" else params
+    run("wine", job(tmp_path, before, seed=2 if harm == "other seed" else 1), on_report=stopped_at(1))
+    file = tmp_path / "c" / "training.pt"
+    if harm == "damaged":
+        file.write_bytes(file.read_bytes()[:100])
+    assert run("wine", job(tmp_path, params)).values == whole.values
 
 
 def test_an_unknown_task_or_parameter_is_refused(tmp_path):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,8 @@ CONFIRMED_ON = (
     "bbob/2/12/0",
 )
 """The tasks that they were confirmed on, looked at once."""
+REAL = ("real/digits_svc", "real/cancer_boosting", "real/digits_network")
+"""Real training on bundled data; see `bench.search.real`."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,13 @@ def load_task(name: str, data: Path) -> Task:
     family, _, rest = name.partition("/")
     if family in ("HPOLib", "HPOBench", "NASBench201"):
         return _table(name, family, rest)
+    if family == "real":
+        from bench.search.real import real_task
+
+        return real_task(rest)
     if family == "bbob":
         return _bbob(name, *(int(part) for part in rest.split("/")))
-    return _surrogate(name, family, rest, data / "yahpo" if (data / "yahpo").is_dir() else data)
+    return _surrogate(name, family, rest, data)
 
 
 def _table(name: str, family: str, dataset: str) -> Task:
@@ -115,8 +121,9 @@ _SCENARIOS = {
 }
 
 
-def _surrogate(name: str, scenario: str, instance: str, folder: Path) -> Task:
-    """A YAHPO surrogate at its highest fidelity."""
+def surrogate(scenario: str, instance: str, data: Path) -> tuple[SearchSpace, Callable[[Params], Sequence[float]]]:
+    """Give the space of a YAHPO surrogate, and its metrics at the highest fidelity, in the order of its `meta.json`."""
+    folder = data / "yahpo" if (data / "yahpo").is_dir() else data
     columns = _SCENARIOS[scenario]
     codes = json.loads((folder / scenario / "encoding.json").read_text())
     described = json.loads((folder / scenario / "config_space.json").read_text())
@@ -134,13 +141,25 @@ def _surrogate(name: str, scenario: str, instance: str, folder: Path) -> Task:
         }
     )
 
-    def evaluate(params: Params, seed: int) -> tuple[float, float]:
+    def metrics(params: Params) -> Sequence[float]:
         whole = {**params, **fixed}
         cats = np.array([[codes[n].get(str(whole.get(n, "#na#")), 0) for n in columns.categories]], dtype=np.int32)
         numbers = np.array([[float(whole.get(n, 0)) for n in columns.numbers]], dtype=np.float32)  # type: ignore[arg-type]
-        value = -float(session.run([output], {inputs[0]: cats, inputs[1]: numbers})[0][0][columns.place])
+        return [float(value) for value in session.run([output], {inputs[0]: cats, inputs[1]: numbers})[0][0]]
+
+    return space, metrics
+
+
+def _surrogate(name: str, scenario: str, instance: str, data: Path) -> Task:
+    """A YAHPO surrogate's accuracy."""
+    space, metrics = surrogate(scenario, instance, data)
+    columns = _SCENARIOS[scenario]
+
+    def evaluate(params: Params, seed: int) -> tuple[float, float]:
+        value = -metrics(params)[columns.place]
         return value, value
 
+    folder = data / "yahpo" if (data / "yahpo").is_dir() else data
     with (folder / "global_statistics" / "instance_target_statistics.csv").open() as file:
         best = [
             -float(row["value"])

@@ -7,7 +7,7 @@ are.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -93,6 +93,8 @@ def contributions(points: Sequence[Point], reference: Point) -> list[float]:
 
 def course(points: Sequence[Point], reference: Point) -> list[float]:
     """Give the hypervolume of the first point, of the first two, and so on: only what joins the front costs time."""
+    if len(reference) == 2:
+        return _area_course(points, reference)
     found: list[float] = []
     members: list[Point] = []
     volume = 0.0
@@ -103,6 +105,28 @@ def course(points: Sequence[Point], reference: Point) -> list[float]:
             members = [m for m in members if not dominates(point, m)]
             members.insert(bisect_left(members, point), point)
         found.append(volume)
+    return found
+
+
+def _area_course(points: Sequence[Point], reference: Point) -> list[float]:
+    """Give the course for two objectives: a point touches its neighbours on the front and what it beats only."""
+    found: list[float] = []
+    members: list[Point] = []  # from left to right, each lower than the one before
+    area = 0.0
+    for point in points:
+        x, y = point
+        place = bisect_right(members, point)
+        top = members[place - 1][1] if place else reference[1]
+        if x < reference[0] and y < top:
+            beaten = place
+            while beaten < len(members) and members[beaten][1] >= y:
+                area += (members[beaten][0] - x) * (top - y)
+                x, top = members[beaten]
+                beaten += 1
+            right = members[beaten][0] if beaten < len(members) else reference[0]
+            area += (right - x) * (top - y)
+            members[place:beaten] = [point]
+        found.append(area)
     return found
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from agentic_hpt.fidelity import Halving
 from agentic_hpt.records import (
     Assignment,
     Budget,
@@ -23,9 +24,11 @@ from agentic_hpt.records import (
     Params,
     Proposal,
     Report,
+    Stop,
     Trial,
     Usage,
     WorkerKind,
+    configuration_key,
 )
 from agentic_hpt.space import SearchSpace
 from agentic_hpt.steering import Steering, steering_of
@@ -60,11 +63,31 @@ class Situation:
     """Handed in by the strategy, so that a coordinator needs no sampler's library."""
     notes: tuple[Note, ...] = ()
     """The person's notes, all of them; those that no decision lists were not seen yet."""
+    initial: tuple[Params, ...] = ()
+    """Whole configurations that somebody gave to run first, behind the default."""
+
+    def __post_init__(self) -> None:
+        """See several objectives as one, with a figure a trial: whoever decides compares trials; see `Goal.merged`."""
+        if self.goal.several:
+            goal, trials = self.goal.merged(self.trials)
+            object.__setattr__(self, "goal", goal)
+            object.__setattr__(self, "trials", trials)
+
+    halving: Halving | None = None
+    """Set where trials stopped at a rung may go on later."""
+    stop: Stop | None = None
+    """Set where the search ends when going on is not worth it."""
 
     @property
     def steering(self) -> Steering:
         """What the decisions so far have made of the search."""
         return steering_of(self.decisions)
+
+    @property
+    def waiting(self) -> tuple[Params, ...]:
+        """Those of the given configurations that did not run in this round or before: where a round is too short."""
+        tried = {configuration_key(t.params) for t in self.trials if t.round <= self.round} if self.initial else set()
+        return tuple(params for params in self.initial if configuration_key(params) not in tried)
 
 
 class TrialHandle(Protocol):
@@ -78,7 +101,7 @@ class TrialHandle(Protocol):
     artifact_dir: Path
     """The trial's own folder; what is left there stays."""
     checkpoint_dir: Path
-    """Kept across a retry of the same trial."""
+    """Kept across a retry of the same trial, and handed to the trial that goes on from this one when it was stopped."""
 
     def report(self, metrics: Mapping[str, float] | float, step: int) -> None:
         """Report intermediate metrics at `step` (0, 1, ...). Raises `Pruned` when the trial should stop."""
@@ -151,13 +174,26 @@ class Strategy(Protocol):
 
 
 class Pruner(Protocol):
-    """Says when a running trial should stop early."""
+    """A rule that says when a running trial looks poor; whether it stops then, `EarlyStopping` says."""
 
     def should_stop(self, trial: int, report: Report) -> bool:
         """Take a report in, and say whether the trial looks too poor to go on."""
 
     def ended(self, trial: int, complete: bool) -> None:
         """Learn that a trial ended; only complete trials become a measure for others."""
+
+
+class EarlyStopping(Protocol):
+    """Says when a running trial stops early, whoever wants it stopped. Calls of one study come from one thread."""
+
+    def began(self, trial: Trial) -> None:
+        """Learn that an attempt of a trial begins."""
+
+    def should_stop(self, trial: int, report: Report, asked: bool = False) -> bool:
+        """Take a report in, and say whether the trial stops; `asked` says that a decision wants it stopped."""
+
+    def ended(self, trial: int, complete: bool) -> None:
+        """Learn that a trial ended."""
 
 
 class Coordinator(Protocol):
@@ -199,10 +235,12 @@ class Ledger(Protocol):
         seed: int | None = None,
         begin: bool = False,
         revision: int = 0,
+        continues: int | None = None,
     ) -> Trial | None:
         """Reserve the next trial; `None` when the trial budget is used up (final trials are not counted).
 
-        With `begin` its first attempt is opened in the same transaction.
+        With `begin` its first attempt is opened in the same transaction. `continues` is the stopped trial that it goes
+        on from.
         """
 
     def start(self, number: int) -> Trial:

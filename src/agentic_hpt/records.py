@@ -6,9 +6,13 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from operator import itemgetter
 from typing import Literal
 
+from agentic_hpt.constraints import Condition
 from agentic_hpt.errors import FailureKind
+from agentic_hpt.pareto import Frame, front
+from agentic_hpt.shrinkage import Prior, pooled
 
 ParamValue = bool | int | float | str | None
 Params = Mapping[str, ParamValue]
@@ -19,12 +23,14 @@ JsonObject = dict[str, object]
 
 WorkerKind = Literal[
     "default",
+    "initial",
     "per_parameter",
     "group",
     "joint",
     "combination",
     "proposals",
     "repeat",
+    "promotion",
     "outside",
     "bridge",
     "imported",
@@ -32,6 +38,8 @@ WorkerKind = Literal[
     "fresh_seed",
     "holdout",
 ]
+Arm = Literal["gp", "local", "niche", "tpe", "cmaes", "quasi"]
+"""A way to propose: a Gaussian process over all, around the incumbent or away from it, TPE, CMA-ES, quasi-random."""
 Verdict = Literal["accepted", "repaired", "refused"]
 DeciderKind = Literal["rules", "llm", "policy", "person"]
 Range = Mapping[str, object]
@@ -51,12 +59,125 @@ class TrialState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Goal:
-    """What is optimized: one metric, its direction, and the value at which the search may stop."""
+class OutcomeConstraint:
+    """What a trial's metrics must satisfy; parameters may stand in the condition beside them."""
+
+    text: str
+    metrics: tuple[str, ...]
+
+    def margin(self, trial: Trial) -> float | None:
+        """Give by how much a trial breaks it, at most 0 where it does not; in the unit of what is compared.
+
+        `None` unless the trial is complete with all these metrics; infinity for what can't be worked out.
+        """
+        if trial.state is not TrialState.COMPLETE or not all(name in trial.values for name in self.metrics):
+            return None
+        return Condition(self.text).margin({**{name: trial.values[name] for name in self.metrics}, **trial.params})
+
+
+COVERED = "covered volume"
+HYPERVOLUME = "hypervolume"
+_ON_FRONT = "on the front"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveSpec:
+    """One of the objectives. `reference` is its worst value that still counts: volumes are measured from there."""
 
     metric: str
     direction: Direction = "maximize"
     target: float | None = None
+    reference: float | None = None
+
+    def loss(self, value: float) -> float:
+        """Give a value so that less is better."""
+        return -value if self.direction == "maximize" else value
+
+    @property
+    def bound(self) -> float | None:
+        """The reference as a loss."""
+        return None if self.reference is None else self.loss(self.reference)
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What is optimized: one metric, its direction, and the value at which the search may stop.
+
+    With several objectives these are the first one's and `others` holds the rest. Then no single value says which trial
+    is better: `best` is the knee of the Pareto front, `ranked` has the front first, and whoever needs one figure a
+    trial takes `merged`.
+    """
+
+    metric: str
+    direction: Direction = "maximize"
+    target: float | None = None
+    constraints: tuple[OutcomeConstraint, ...] = ()
+    """What a trial must satisfy to be the best one."""
+    others: tuple[ObjectiveSpec, ...] = ()
+    reference: float | None = None
+    merges: Goal | None = None
+    """The goal of several objectives that this one stands for; see `merged`."""
+
+    @property
+    def several(self) -> bool:
+        """Whether there are several objectives."""
+        return bool(self.others)
+
+    @property
+    def objectives(self) -> tuple[ObjectiveSpec, ...]:
+        """All objectives, the first one first."""
+        return (ObjectiveSpec(self.metric, self.direction, self.target, self.reference), *self.others)
+
+    def losses(self, trial: Trial) -> tuple[float, ...] | None:
+        """Give a number an objective, each to be minimised; `None` unless the trial is complete with all of them."""
+        if trial.state is not TrialState.COMPLETE or any(o.metric not in trial.values for o in self.objectives):
+            return None
+        return tuple(o.loss(trial.values[o.metric]) for o in self.objectives)
+
+    def merged(self, trials: Iterable[Trial], whole: bool = True) -> tuple[Goal, tuple[Trial, ...]]:
+        """Give the goal as one with a single objective, and the trials with the figures that it looks at.
+
+        A trial's value is then the volume that it covers alone, the best one is the knee, and `figure` is the
+        hypervolume of the front once the trial had ended: both as shares of the same box, to be maximised. With one
+        objective it is the goal itself. Not `whole`, there is what `best` looks at only, which costs little.
+        """
+        given = tuple(trials)
+        if not self.several:
+            return self, given
+        known = sorted(((t.id, point, t) for t in given if (point := self.losses(t)) is not None), key=lambda e: e[0])
+        stands_for = replace(
+            self, metric=COVERED, direction="maximize", target=None, others=(), reference=None, merges=self
+        )
+        if not known:
+            return stands_for, given
+        points = [point for _, point, _ in known]
+        frame = Frame.of(points, [o.bound for o in self.objectives])
+        allowed = [(number, point) for number, point, t in known if whole and t.kind != "repeat" and self.feasible(t)]
+        on_front = {allowed[place][0] for place in front([point for _, point in allowed])}
+        volumes = dict(zip((n for n, _ in allowed), frame.course([p for _, p in allowed]), strict=True))
+        shown: dict[int, Trial] = {}
+        volume = 0.0
+        for number, point, trial in known:
+            volume = volumes.get(number, volume)
+            figures = {COVERED: frame.covered(point), HYPERVOLUME: volume, _ON_FRONT: float(number in on_front)}
+            shown[number] = replace(trial, values={**trial.values, **figures})
+        return stands_for, tuple(shown.get(t.id, t) for t in given)
+
+    def figure(self, trial: Trial) -> float | None:
+        """Give the figure whose best so far says how the search gets on: the value, or the front's hypervolume.
+
+        `None` for a trial that breaks an outcome constraint, whose value is no gain.
+        """
+        if self.merges is not None:
+            return trial.values.get(HYPERVOLUME)
+        return self.value(trial) if not self.constraints or self.feasible(trial) else None
+
+    def furthest(self, trials: Iterable[Trial]) -> Trial | None:
+        """Give the trial that brought the search to where it is: the best one, or the last that moved the front."""
+        if self.merges is None:
+            return self.best(trials)
+        moved = [t for t in trials if self.figure(t) is not None]
+        return max(moved, key=lambda t: (t.values[HYPERVOLUME], -t.id), default=None)
 
     def better(self, a: float, b: float) -> bool:
         """Say whether `a` is strictly better than `b`."""
@@ -72,13 +193,50 @@ class Goal:
         """Give the trial's objective value; `None` unless it is complete."""
         return trial.values.get(self.metric) if trial.state is TrialState.COMPLETE else None
 
-    def best(self, trials: Iterable[Trial]) -> Trial | None:
-        """Give the complete trial with the best value; of equals, the earliest.
+    def violations(self, trial: Trial) -> tuple[float, ...] | None:
+        """Give for each outcome constraint by how much a trial breaks it, at most 0 where it does not.
 
-        A configuration that was repeated on other seeds counts by its mean, so that luck is not taken for merit.
+        `None` unless the trial is complete with all metrics that they name.
         """
-        trials = list(trials)
-        estimates = self.estimates(trials)
+        margins = [constraint.margin(trial) for constraint in self.constraints]
+        known = tuple(margin for margin in margins if margin is not None)
+        return known if trial.state is TrialState.COMPLETE and len(known) == len(margins) else None
+
+    def feasible(self, trial: Trial) -> bool:
+        """Say whether a trial is complete and satisfies all outcome constraints; what was not measured does not."""
+        if not self.constraints:
+            return trial.state is TrialState.COMPLETE
+        margins = self.violations(trial)
+        return margins is not None and all(margin <= 0 for margin in margins)
+
+    def satisfying(self, trials: Iterable[Trial]) -> list[Trial]:
+        """Give the trials that may be the best one: the complete ones that satisfy the outcome constraints.
+
+        A configuration that was repeated on other seeds counts by the means of what its runs break.
+        """
+        trials = [t for t in trials if t.state is TrialState.COMPLETE]
+        if not self.constraints:
+            return trials
+        repeated: dict[int, bool] = {}
+        for same in self._repeated(trials).values():
+            margins = [self.violations(t) for t in same]
+            columns = zip(*[m for m in margins if m is not None], strict=True)
+            holds = None not in margins and all(sum(column) / len(same) <= 0 for column in columns)
+            repeated.update({t.id: holds for t in same})
+        return [t for t in trials if repeated.get(t.id, self.feasible(t))]
+
+    def best(self, trials: Iterable[Trial]) -> Trial | None:
+        """Give the complete trial with the best value that satisfies the constraints; of equals, the earliest.
+
+        Where repeats have shown noise the estimated means count, so that luck is not taken for merit.
+        """
+        if self.several:
+            given = {t.id: t for t in trials}
+            goal, shown = self.merged(given.values(), whole=False)
+            knee = goal.best(shown)
+            return given[knee.id] if knee is not None else None
+        trials = self.satisfying(trials)
+        estimates = self.expected(trials)
         sign = 1.0 if self.direction == "maximize" else -1.0
         best: Trial | None = None
         held = 0.0
@@ -101,6 +259,26 @@ class Goal:
         runs = self._repeated(list(trials))
         return {t.id: sum(s.values[self.metric] for s in same) / len(same) for same in runs.values() for t in same}
 
+    def expected(self, trials: Iterable[Trial]) -> dict[int, float]:
+        """Give the estimated means of the complete trials' configurations, by id.
+
+        A single run is drawn towards what the others say, by as much as repeats have shown noise (`shrinkage`): a
+        challenger is not the best one before it has stood a second run. Without noise they are the runs' means; where
+        nothing was repeated there is none.
+        """
+        trials = list(trials)
+        runs = self._repeated(trials)
+        noise = pooled([t.values[self.metric] for t in same] for same in runs.values())
+        if noise is None or not noise.sd:
+            return self.estimates(trials)
+        sign = -1.0 if self.direction == "maximize" else 1.0
+        counts = {t.id: len(same) for same in runs.values() for t in same}
+        losses = {t.id: sign * value for t in trials if (value := self.value(t)) is not None}
+        means = {t.id: sum(losses[s.id] for s in same) / len(same) for same in runs.values() for t in same}
+        single = [loss for number, loss in losses.items() if number not in counts]
+        prior = Prior.of([*single, *(means[same[0].id] for same in runs.values())], noise.sd)
+        return {i: sign * prior.estimate(means.get(i, loss), counts.get(i, 1)) for i, loss in losses.items()}
+
     def _repeated(self, trials: list[Trial]) -> dict[ConfigurationKey, list[Trial]]:
         repeats = [t.params for t in trials if t.kind == "repeat" and self.value(t) is not None]
         if not repeats:
@@ -120,10 +298,33 @@ class Goal:
         return found
 
     def ranked(self, trials: Iterable[Trial]) -> list[Trial]:
-        """Give the complete trials, best first; of equals, the earliest first."""
+        """Give the complete trials, best first; of equals, the earliest first. With several objectives the front leads.
+
+        Those that break an outcome constraint stand behind the others, the least broken first (Deb 2000).
+        """
         sign = -1.0 if self.direction == "maximize" else 1.0
-        done = [(sign * value, t.id, t) for t in trials if (value := self.value(t)) is not None]
-        return [t for _, _, t in sorted(done, key=lambda entry: entry[:2])]
+        trials = list(trials)
+        if self.several:
+            given = {t.id: t for t in trials}
+            goal, shown = self.merged(trials)
+            return [given[t.id] for t in goal.ranked(shown)]
+        broken = self._broken(trials) if self.constraints else {}
+        done = [
+            (broken.get(t.id, 0.0), -t.values.get(_ON_FRONT, 0.0) * (self.merges is not None), sign * value, t.id, t)
+            for t in trials
+            if (value := self.value(t)) is not None
+        ]
+        return [t for *_, t in sorted(done, key=itemgetter(0, 1, 2, 3))]
+
+    def _broken(self, trials: list[Trial]) -> dict[int, float]:
+        """Give by how much each complete trial breaks the constraints, each as a part of the most that it is broken."""
+        margins = {t.id: self.violations(t) for t in trials if t.state is TrialState.COMPLETE}
+        known = [m for m in margins.values() if m is not None]
+        most = [max((m for m in column if 0 < m < math.inf), default=1.0) for column in zip(*known, strict=True)]
+        return {
+            number: math.inf if found is None else sum(m / by for m, by in zip(found, most, strict=True) if m > 0)
+            for number, found in margins.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +354,10 @@ class Trial:
     message: str = ""
     seconds: float | None = None
     reports: tuple[Report, ...] = ()
+    continues: int | None = None
+    """The stopped trial whose checkpoint this one goes on from, with the same configuration and seed."""
+    source: str = ""
+    """Which earlier study an imported trial comes from."""
 
     @property
     def counted(self) -> bool:
@@ -163,6 +368,29 @@ class Trial:
     def finished(self) -> bool:
         """Say whether the trial has ended, in whatever way."""
         return self.state is not TrialState.RUNNING
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierStudy:
+    """The complete trials of a study of a related task, as they were there. They are never trials of this study."""
+
+    source: str
+    """Where they come from, as a person is told."""
+    params: tuple[Params, ...]
+    losses: tuple[float, ...]
+    """For each its value there, turned so that less is better."""
+    without: int = 0
+    """How many trials there ended without a value."""
+
+    def to_json(self) -> JsonObject:
+        """Give it as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> EarlierStudy:
+        """Rebuild it from `to_json`."""
+        lists: JsonObject = {name: tuple(data[name]) for name in ("params", "losses")}  # type: ignore[arg-type]
+        return cls(**{**data, **lists})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,12 +448,17 @@ class Assignment:
     reason: str = ""
     revision: int = 0
     """Of the space, when the round was planned."""
+    continues: tuple[int, ...] = ()
+    """For a `promotion`, the stopped trials that the configurations of `queue` go on from."""
+    arm: Arm | None = None
+    """How the worker proposes; by default as the strategy does."""
 
     def to_json(self) -> JsonObject:
         """Give the assignment as plain data, fit for the graph's state."""
         data = asdict(self)
         data["tuned"] = list(self.tuned)
         data["queue"] = [dict(q) for q in self.queue]
+        data["continues"] = list(self.continues)
         return data
 
     @classmethod
@@ -234,6 +467,7 @@ class Assignment:
         known = dict(data)
         known["tuned"] = tuple(known.get("tuned", ()))  # type: ignore[arg-type]
         known["queue"] = tuple(known.get("queue", ()))  # type: ignore[arg-type]
+        known["continues"] = tuple(known.get("continues", ()))  # type: ignore[arg-type]
         return cls(**known)  # type: ignore[arg-type]
 
 
@@ -247,6 +481,17 @@ class Budget:
     dollars: float | None = None
     calls: int | None = None
     """Calls of the model, failed ones too. Like tokens and dollars it ends the use of the model, not the study."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """When a search ends although budget is left: what is left may bring less than noise, `min_gain`, or its cost."""
+
+    min_gain: float | None = None
+    dollars_per_hour: float | None = None
+    """Of running."""
+    dollars_per_gain: float | None = None
+    """What a gain of 1 in the metric is worth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +533,10 @@ class Job:
     """Train the final model: also score the holdout, and leave the model under `artifact_dir`."""
     time_limit: float | None = None
     """Seconds of wall time; the trial is killed when they are over."""
+    objectives: tuple[str, ...] = ()
+    """The metrics beside the first one that a trial of the search must have."""
+    measured: tuple[str, ...] = ()
+    """The metrics to measure: `seconds` and `memory_mb` are, unless the objective gives them itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,6 +648,8 @@ class Interaction:
     a: str
     b: str
     strength: float
+    sd: float = 0.0
+    """Of the strength, as few trials leave it open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,6 +661,27 @@ class Insights:
     interactions: tuple[Interaction, ...] = ()
     """The strongest first."""
     trials: int = 0
+    """How many trials it rests on."""
+    outlook: Outlook | None = None
+    importance_sd: Mapping[str, float] = field(default_factory=dict)
+    """How unsure each importance is."""
+
+    def sure(self, name: str) -> float:
+        """Give the importance that a parameter has at least: two standard deviations below what is expected."""
+        return self.importance.get(name, 0.0) - 2 * self.importance_sd.get(name, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a surrogate expects of going on."""
+
+    gain: float
+    """By how much one more round is expected to better the metric, at least 0."""
+    sd: float
+    """Of that gain."""
+    noise: float | None
+    """The SD of one configuration's metric over seeds, by how neighbours differ; `None` when not worked out."""
+    trials: int
     """How many trials it rests on."""
 
 
@@ -428,9 +700,9 @@ class OutboxEntry:
     """Something that MLflow must still be told. `claimed` says that an earlier writer may have told it already."""
 
     id: int
-    kind: Literal["study", "trial", "decision", "final"]
+    kind: Literal["study", "trial", "decision", "revision", "final"]
     key: str
-    """Unique in the study: `study`, `trial/12/1` (number and attempt), `decision/3`, `final`."""
+    """Unique in the study: `study`, `trial/12/1` (number and attempt), `decision/3`, `revision/1`, `final`."""
     payload: JsonObject
     claimed: bool = False
 
@@ -452,10 +724,39 @@ class FinalReport:
     selection_gap: float | None
     model_dir: str | None = None
     failed_seeds: int = 0
+    constraints: tuple[JsonObject, ...] = ()
+    """For each outcome constraint how the fresh seeds stand to it: `text`, `value`, `satisfied`, `margin`."""
+    finalists: tuple[JsonObject, ...] = ()
+    """The configurations that further fresh seeds chose among: `trial`, `seeds`, `mean`; empty when there was one."""
+    default_mean: float | None = None
+    """The default's mean on the winner's fresh seeds."""
+    gain: float | None = None
+    """How much better the winner is than the default there (below 0: worse)."""
+    gain_low: float | None = None
+    gain_high: float | None = None
+    """The gain's 95 % interval; equal where there is no noise, none where it can't be told."""
+    means: Metrics = field(default_factory=dict)
+    """With several objectives the mean of each on the fresh seeds."""
 
     def to_json(self) -> JsonObject:
         """Give the report as plain data."""
-        return asdict(self)
+        return {**asdict(self), "constraints": list(self.constraints), "finalists": list(self.finalists)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> FinalReport:
+        """Rebuild a report from `to_json`."""
+        lists: dict[str, object] = {
+            name: tuple(data.get(name, ()))  # type: ignore[arg-type]
+            for name in ("constraints", "finalists")
+        }
+        return cls(**{**data, **lists})  # type: ignore[arg-type]
+
+
+def best_of(goal: Goal, trials: Iterable[Trial], final: FinalReport | None) -> Trial | None:
+    """Give the trial that a study stands for: the winner among its finalists, and before its end the best so far."""
+    trials = list(trials)
+    chosen = next((t for t in trials if final is not None and t.id == final.trial), None)
+    return chosen if chosen is not None else goal.best(trials)
 
 
 def configuration_key(params: Params) -> ConfigurationKey:

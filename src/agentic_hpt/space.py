@@ -1,7 +1,7 @@
 """The search space: parameters with ranges, scales, defaults and conditions.
 
 A configuration maps every *active* parameter to a value. A parameter with `when` is active only where the parameters
-it names are active and hold one of the values it lists.
+it names are active and hold one of the values it lists. Constraints over parameters say which configurations count.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, cast
 
+from agentic_hpt.constraints import Condition, conjunction
 from agentic_hpt.errors import SpaceError
 from agentic_hpt.records import JsonObject, Params, ParamValue, is_number
 
@@ -195,6 +196,38 @@ class SearchSpace:
             _check_parameter(name, parameter)
         self._parameters = merged
         self._order = self._topological()
+        self._constraints: tuple[Condition, ...] = ()
+
+    @property
+    def constraints(self) -> tuple[Condition, ...]:
+        """The conditions that every configuration satisfies, beside the ranges."""
+        return self._constraints
+
+    def constrained(self, conditions: Sequence[str | Condition]) -> SearchSpace:
+        """Give the space with these constraints added; equal ones count once.
+
+        Raises `ConfigError` for a text that can't be read, `SpaceError` for one that does not fit the parameters.
+        """
+        read = [c if isinstance(c, Condition) else Condition.of(c) for c in conditions]
+        for condition in read:
+            _check_condition(self._parameters, condition)
+        made = self.limited(self._parameters)
+        made._constraints = tuple(dict.fromkeys((*self._constraints, *read)))
+        return made
+
+    def limited(self, parameters: Mapping[str, Parameter]) -> SearchSpace:
+        """Give a space of other parameters, parts of this one's, under the same constraints."""
+        made = SearchSpace(parameters)
+        made._constraints = self._constraints
+        return made
+
+    def allows(self, params: Params) -> bool:
+        """Say whether a configuration satisfies the constraints; its ranges are not looked at."""
+        return all(condition.holds(params) for condition in self._constraints)
+
+    def violation(self, params: Params) -> float:
+        """Give by how much a configuration breaks the constraints; 0 when it satisfies all."""
+        return max(0.0, conjunction([condition.margin(params) for condition in self._constraints]))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -219,13 +252,19 @@ class SearchSpace:
         return name in self._parameters
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SearchSpace) and self.names == other.names and self.to_json() == other.to_json()
+        return (
+            isinstance(other, SearchSpace)
+            and self.names == other.names
+            and self._constraints == other._constraints
+            and self.to_json() == other.to_json()
+        )
 
     def __hash__(self) -> int:
         return hash(self.names)
 
     def __repr__(self) -> str:
-        return f"SearchSpace({', '.join(f'{n}={p!r}' for n, p in self._parameters.items())})"
+        shown = f"SearchSpace({', '.join(f'{n}={p!r}' for n, p in self._parameters.items())})"
+        return f"{shown}.constrained({[c.text for c in self._constraints]!r})" if self._constraints else shown
 
     def is_active(self, name: str, params: Params) -> bool:
         """Say whether `name` plays a part in the configuration `params`."""
@@ -272,6 +311,10 @@ class SearchSpace:
                 f"parameter {inactive[0]!r} is given but not active in this configuration",
                 f"its condition is {dict(self._parameters[inactive[0]].when)!r}; leave it out",
             )
+        broken = next((c for c in self._constraints if not c.holds(result)), None)
+        if broken is not None:
+            values = ", ".join(f"{name}={result[name]!r}" for name in broken.names if name in result)
+            raise SpaceError(f"the constraint {broken.text!r} does not hold for {values}", "choose other values")
         return {name: result[name] for name in self._parameters if name in result}
 
     def contains(self, params: Mapping[str, object]) -> bool:
@@ -283,7 +326,7 @@ class SearchSpace:
         return True
 
     def to_json(self) -> JsonObject:
-        """Give the space as plain data; `from_json` reads it back."""
+        """Give the parameters as plain data; `from_json` reads them back. Constraints are texts beside them."""
         return {name: _parameter_json(parameter) for name, parameter in self._parameters.items()}
 
     @classmethod
@@ -387,6 +430,29 @@ def _check_parameter(name: object, parameter: object) -> None:
     why = parameter.problem()
     if why:
         raise SpaceError(f"parameter {name!r}: {why}", "mend this entry of the search space")
+
+
+def _check_condition(parameters: Mapping[str, Parameter], condition: Condition) -> None:
+    """See that a constraint names parameters only, and asks of each what its values can answer."""
+    for name in condition.names:
+        if name not in parameters:
+            raise SpaceError(
+                f"the constraint {condition.text!r} names the unknown parameter {name!r}",
+                f"the space has {', '.join(parameters)}",
+            )
+        parameter = parameters[name]
+        if name in condition.numbers and isinstance(parameter, Choice):
+            texts = [v for v in parameter.values if v is None or isinstance(v, str)]
+            if texts:
+                raise SpaceError(
+                    f"the constraint {condition.text!r} reckons with {name!r}, which may be {texts[0]!r}",
+                    f"compare it by == or in, as in {name} != {texts[0]!r}",
+                )
+    for name, value in condition.equals:
+        parameter = parameters[name]
+        why = parameter.accepts(value) if isinstance(parameter, Choice) or not is_number(value) else None
+        if why:
+            raise SpaceError(f"the constraint {condition.text!r}: {name} {why}", "compare it with one of its values")
 
 
 def _parameter_json(parameter: Parameter) -> JsonObject:

@@ -113,7 +113,7 @@ def steering_of(decisions: Iterable[DecisionRecord]) -> Steering:
     """Fold decisions, in their order, into what they have made of the search."""
     steering = Steering()
     for decision in decisions:
-        steering = replace(steering, spawns=())
+        steering = replace(steering, spawns=()) if steering.spawns else steering
         for position, action in enumerate(decision.actions):
             steering = steering.after(action, decision.round, position)
     return steering
@@ -143,7 +143,7 @@ def space_within(space: SearchSpace, region: Region) -> SearchSpace:
     """Give the space with its parameters limited to `region`; all its configurations are ones of `space` too.
 
     A default outside its range becomes the nearest value inside. A parameter whose condition can't hold any more is
-    left out. Raises `SpaceError` for a range that holds no value.
+    left out; a constraint on it holds. Raises `SpaceError` for a range that holds no value.
     """
     found: dict[str, Parameter] = {}
     for name in space.order:
@@ -157,7 +157,7 @@ def space_within(space: SearchSpace, region: Region) -> SearchSpace:
             possible = possible and bool(when.get(parent))
         if possible:
             found[name] = replace(_limited(name, parameter, region.get(name)), when=when)
-    return SearchSpace({name: found[name] for name in space if name in found})
+    return space.limited({name: found[name] for name in space if name in found})
 
 
 def _limited(name: str, parameter: Parameter, range_: Range | None) -> Parameter:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from agentic_hpt.config import CoordinatorConfig, Settings, StudyConfig
-from agentic_hpt.errors import ConfigError, MissingExtra
+from agentic_hpt.config import CoordinatorConfig, Settings, StudyConfig, TransferSource
+from agentic_hpt.earlier import Usable, firsts, usable
+from agentic_hpt.errors import ConfigError, HptError, MissingExtra
 from agentic_hpt.graph.context import StudyParts, stopped_trials
 from agentic_hpt.ledger import LedgerStore, StudyLedger, StudyRow
-from agentic_hpt.protocols import Coordinator, Executor, Objective, Pruner, Situation, Strategy, Tracker
-from agentic_hpt.records import DecisionRecord, FinalReport, Goal, ModelCall, Trial
-from agentic_hpt.space import SearchSpace
+from agentic_hpt.protocols import Coordinator, EarlyStopping, Executor, Objective, Pruner, Situation, Strategy, Tracker
+from agentic_hpt.records import DecisionRecord, EarlierStudy, FinalReport, ModelCall, Params, Trial
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -37,8 +37,8 @@ def make_objective(config: StudyConfig) -> Objective:
     if described.task is not None:
         from agentic_hpt.objectives.torch_trainer import TorchTrainer
 
-        trainer = TorchTrainer(described.task)
-        trainer.check(config.space.names, config.metric)
+        trainer = TorchTrainer(described.task, latency="latency_ms" in config.measured)
+        trainer.check(config.space.names, [objective.metric for objective in config.goal.objectives])
         return trainer
     if described.python is not None:
         from agentic_hpt.objectives.function import load_function
@@ -46,7 +46,7 @@ def make_objective(config: StudyConfig) -> Objective:
         return load_function(described.python, described.folder, described.final)
     from agentic_hpt.objectives.command import CommandObjective
 
-    return CommandObjective(described.command or (), described.folder, config.space.names, config.metric)
+    return CommandObjective(described.command or (), described.folder, config.space.names, config.goal.metric)
 
 
 def check_coordinator(config: CoordinatorConfig) -> None:
@@ -103,13 +103,14 @@ def open_parts(
 
     ledger = store.open_study(row, budget=config.limits_of_study, seed=config.seed)
     artifacts = settings.artifacts(row.folder)
+    earlier, made = usable_earlier(config, ledger), ledger.revisions
     parts = StudyParts(
         name=row.name,
         config=config,
         space=config.space,
         ledger=ledger,
-        strategy=make_strategy(config),
-        pruner=_pruner(config, ledger.trials()),
+        strategy=make_strategy(config, earlier),
+        pruner=_early_stopping(config, ledger.trials()),
         executor=_executor(config, objective),
         coordinator=RulesCoordinator(),
         tracker=make_tracker(config, settings, row),
@@ -118,8 +119,13 @@ def open_parts(
         write_outputs=_outputs(config, ledger, artifacts),
         finished=finished,
         facts={**objective.facts(config.space.default()), **config.job},
+        begins=ledger.begins,
+        refitted=made[-1].trials if made else 0,
+        revised=len(made),
+        initial=first_configurations(config, earlier),
+        remarks=tuple(f"earlier trials: {study.told}" for study in earlier),
         model_loader=_TRAINER if config.objective is not None and config.objective.task else None,
-        mirror=_mirror(config, row),
+        mirror=_mirror(config, row, len(made)),
         best=config.goal.best(ledger.trials()),
     )
     parts.stopping = stopped_trials(ledger.decisions())
@@ -132,13 +138,13 @@ def open_parts(
     return parts
 
 
-def make_strategy(config: StudyConfig) -> Strategy:
-    """Build the strategy."""
+def make_strategy(config: StudyConfig, earlier: Sequence[Usable] = ()) -> Strategy:
+    """Build the strategy; `earlier` is what `auto` knows of other studies."""
     from agentic_hpt.strategies import Auto, Joint, PerParameter
 
-    kinds: dict[str, Callable[[SearchSpace, Goal], Strategy]]
-    kinds = {"per_parameter": PerParameter, "joint": Joint, "auto": Auto}
-    return kinds[config.strategy](config.space, config.goal)
+    if config.strategy == "auto":
+        return Auto(config.space, config.goal, config.seed, earlier)
+    return (Joint if config.strategy == "joint" else PerParameter)(config.space, config.goal)
 
 
 def make_tracker(config: StudyConfig, settings: Settings, row: StudyRow) -> Tracker:
@@ -168,6 +174,54 @@ def import_optuna(config: StudyConfig) -> tuple[list[Trial], int]:
     return read_optuna(source.storage, source.study, config.space, config.goal) if source else ([], 0)
 
 
+def usable_earlier(config: StudyConfig, ledger: StudyLedger) -> list[Usable]:
+    """Give what the space can take of the earlier studies that the ledger keeps."""
+    found = [usable(study, config.space) for study in ledger.earlier()]
+    left = [t for t in ledger.outside() if config.goal.value(t) is not None]
+    if left:  # of what is outside the space now, a surrogate can still learn what happens towards the edge
+        sign = -1.0 if config.goal.direction == "maximize" else 1.0
+        losses = tuple(sign * cast(float, config.goal.value(t)) for t in left)
+        own = EarlierStudy("this study, outside its space as revised", tuple(t.params for t in left), losses)
+        found.append(usable(own, config.space))
+    return found
+
+
+def first_configurations(config: StudyConfig, earlier: Sequence[Usable]) -> tuple[Params, ...]:
+    """Give the configurations that run first, behind the default: the given ones, then the best of earlier studies."""
+    given = config.initial_configurations
+    return *given, *firsts(earlier, config.space, config.budget.trials, (config.space.default(), *given))
+
+
+def read_transfer(config: StudyConfig, settings: Settings) -> list[EarlierStudy]:
+    """Read the earlier studies of `transfer`. Raises `ConfigError` that names the one that can't be had."""
+    found = []
+    for number, source in enumerate(config.transfer, start=1):
+        try:
+            found.append(_read_earlier(source, config, settings))
+        except HptError as error:
+            raise ConfigError(f"transfer: source {number}: {error.message}", error.hint) from None
+    return found
+
+
+def _read_earlier(source: TransferSource, config: StudyConfig, settings: Settings) -> EarlierStudy:
+    from agentic_hpt.ledger import reading_earlier as reading
+
+    metric, direction = source.metric or config.goal.metric, source.direction or config.goal.direction
+    if source.study is not None:
+        url = Settings.load(source.home).ledger_url if source.home is not None else settings.ledger_url
+        return reading.from_ledger(url, source.study, metric, direction)
+    if source.csv is not None:
+        return reading.from_csv(Path(source.csv), metric, direction)
+    if source.optuna is not None:
+        return reading.from_optuna(source.storage or "", source.optuna, metric, direction)
+    from agentic_hpt.tracking.earlier import read_experiment
+
+    experiment = source.mlflow or ""
+    uri = source.tracking_uri or settings.resolve_tracking_uri(config.mlflow)
+    runs, without = read_experiment(uri, experiment, metric)
+    return reading.earlier_study(f"MLflow experiment {experiment!r}", runs, direction, without)
+
+
 def _llm_coordinator(
     config: StudyConfig,
     settings: Settings,
@@ -191,33 +245,40 @@ def _executor(config: StudyConfig, objective: Objective) -> Executor:
     if config.executor == "inline":
         from agentic_hpt.executors.inline import InlineExecutor
 
-        return InlineExecutor(objective, config.metric)
+        return InlineExecutor(objective, config.goal.metric)
     from agentic_hpt.executors.processes import ProcessExecutor
 
-    return ProcessExecutor(objective, config.metric, config.slots)
+    return ProcessExecutor(objective, config.goal.metric, config.slots)
 
 
-def _pruner(config: StudyConfig, earlier: Sequence[Trial]) -> Pruner:
-    from agentic_hpt.records import TrialState
-    from agentic_hpt.strategies import MedianPruner, NoPruner
+def _early_stopping(config: StudyConfig, earlier: Sequence[Trial]) -> EarlyStopping:
+    from agentic_hpt.strategies import FloorRule
+
+    stopping = FloorRule(_pruner(config), config.pruning.halving)
+    for trial in earlier:
+        stopping.remember(trial)
+    return stopping
+
+
+def _pruner(config: StudyConfig) -> Pruner:
+    from agentic_hpt.strategies import AsyncHalving, FrontPruner, MedianPruner, NoPruner
 
     if config.pruner == "none":
         return NoPruner()
-    pruner = MedianPruner(config.goal)
-    for trial in earlier:
-        if trial.state is TrialState.COMPLETE:
-            for report in trial.reports:
-                pruner.should_stop(trial.id, report)
-            pruner.ended(trial.id, complete=True)
-    return pruner
+    if config.goal.several:
+        return FrontPruner(config.goal)
+    if config.pruner == "asha":
+        return AsyncHalving(config.goal, config.pruning.halving)
+    return MedianPruner(config.goal)
 
 
-def _mirror(config: StudyConfig, row: StudyRow) -> Callable[[Sequence[Trial]], int] | None:
+def _mirror(config: StudyConfig, row: StudyRow, revised: int) -> Callable[[Sequence[Trial]], int] | None:
     if config.optuna_storage is None:
         return None
     from agentic_hpt.ledger.optuna_mirror import OptunaMirror
 
-    return OptunaMirror(config.optuna_storage, row.name, row.uid, config.space, config.goal)
+    name = f"{row.name}-revision-{revised}" if revised else row.name  # a study there keeps to its distributions
+    return OptunaMirror(config.optuna_storage, name, row.uid, config.space, config.goal)
 
 
 def _outputs(
@@ -225,11 +286,13 @@ def _outputs(
 ) -> Callable[[Sequence[Trial], Sequence[DecisionRecord], FinalReport], list[Path]]:
     def write(trials: Sequence[Trial], decisions: Sequence[DecisionRecord], final: FinalReport) -> list[Path]:
         from agentic_hpt.coordinator.effects import stated_effects
-        from agentic_hpt.report.figures import confusion_figure, history_figure
+        from agentic_hpt.report.figures import confusion_figure, front_figure, history_figure
         from agentic_hpt.report.html import write_report
 
         artifacts.mkdir(parents=True, exist_ok=True)
         files = [history_figure(config.goal, trials, artifacts / "history.png")]
+        if config.goal.several:
+            files.append(front_figure(config.goal, [t for t in trials if t.counted], artifacts / "front.png"))
         predictions = Path(final.model_dir).parent / "holdout.json" if final.model_dir else None
         if predictions is not None and predictions.is_file():
             files.append(confusion_figure(predictions, artifacts / "confusion.png"))
@@ -243,7 +306,7 @@ def _outputs(
                 final=final,
                 artifacts=artifacts,
                 usage=ledger.usage(),
-                effects=stated_effects(config, ledger.usage(), trials, decisions),
+                effects=stated_effects(config, ledger.usage(), trials, decisions, since=ledger.begins),
             )
         )
         return files

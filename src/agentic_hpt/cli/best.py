@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -19,21 +20,35 @@ if TYPE_CHECKING:
 @click.argument("study")
 @verb
 def command(study: str, home: str | None) -> Answer:
-    """Show the best complete trial of STUDY and its parameters. Without one, all is empty."""
+    """Show the best complete trial of STUDY and its parameters. Without one, all is empty.
+
+    With several objectives it is the knee of the Pareto front, and --json lists the front too.
+    """
+    from agentic_hpt.outcomes import constrained
+    from agentic_hpt.report.constrained import constraint_sentences
+    from agentic_hpt.report.several import front_sentences
     from agentic_hpt.study import open_view
 
-    best = open_view(study, home).best()
+    view = open_view(study, home)
+    best, trials, goal = view.best(), view.trials(), view.config.goal
+    more = constrained(goal, trials, best) if goal.constraints else {}
+    said = [*front_sentences(goal, trials), *constraint_sentences(view.config, trials, best)]
+    if goal.several:
+        more = {**more, "pareto": [point.to_json() for point in view.result().pareto]}
     if best is None:
         return Answer(
-            {"trial": None, "params": {}, "values": {}}, lambda console: console.print("no trial is complete")
+            {"trial": None, "params": {}, "values": {}, **more},
+            lambda console: console.print("\n".join(said) or "no trial is complete", soft_wrap=True),
         )
     return Answer(
-        {"trial": best.id, "params": dict(best.params), "values": dict(best.values)},
-        lambda console: _show(console, best),
+        {"trial": best.id, "params": dict(best.params), "values": dict(best.values), **more},
+        lambda console: _show(console, best, said),
     )
 
 
-def _show(console: Console, best: Trial) -> None:
+def _show(console: Console, best: Trial, said: Sequence[str]) -> None:
     values = ", ".join(f"{visible(metric)} {number(value)}" for metric, value in best.values.items())
     console.print(f"trial {best.id}: {values}")
     show_params(console, best.params)
+    for sentence in said:
+        console.print(visible(sentence))

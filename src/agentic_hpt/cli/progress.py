@@ -122,14 +122,14 @@ class Progress:
             worker.failed += event.get("state") == "failed"
         best = event.get("best")
         if isinstance(best, dict):
-            self.best = f"{number(best['value'])} (trial {best['trial']}: {_params(best.get('params'))})"
+            self.best = f"{_figures(best)} (trial {best['trial']}: {_params(best.get('params'))})"
         state = visible(event.get("state"))
         value = event.get("value")
-        what = number(value) if is_number(value) else state
+        what = _figures(event) if is_number(value) else state
         if event.get("failure"):
             what = f"failed, {visible(event['failure'])}: {visible(event.get('message') or '')[:200]}"
         budget = f"/{self.trials_budget}" if self.trials_budget is not None else ""
-        lead = f"; best {number(best['value'])} (trial {best['trial']})" if isinstance(best, dict) else ""
+        lead = f"; best {_figures(best)} (trial {best['trial']})" if isinstance(best, dict) else ""
         return (
             f"[{self.trials_used}{budget}] trial {event['trial']} {visible(event.get('worker'))}: {what}; "
             f"{_params(event.get('params'))}; {duration(_number(event.get('seconds')))}{lead}"
@@ -179,6 +179,14 @@ class Progress:
 
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
+
+
+def _figures(entry: Mapping[str, object]) -> str:
+    """Write a trial's value; of several objectives all, with their names."""
+    values = entry.get("values")
+    if not isinstance(values, Mapping) or len(values) < 2:
+        return number(entry.get("value"))
+    return ", ".join(f"{visible(metric)} {number(figure)}" for metric, figure in values.items())
 
 
 def _params(value: object) -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--study", metavar="NAME", help="The study's name.")
 @click.option("--coordinator", metavar="WHO", help="Who decides: rules, or a chat model as provider:model.")
 @click.option("--base-url", metavar="URL", help="Where the chat model answers; goes with --coordinator.")
-@click.option("--strategy", metavar="NAME", help="Who proposes: per_parameter, joint or auto.")
+@click.option("--strategy", metavar="NAME", help="Who proposes: auto, joint or per_parameter.")
 @click.option("--executor", metavar="NAME", help="Where trials run: processes or inline.")
 @click.option("--trials", type=int, metavar="N", help="Budget: at most N trials.")
 @click.option("--minutes", type=float, metavar="M", help="Budget: at most M minutes.")

@@ -53,17 +53,18 @@ def show_params(console: Console, params: Params) -> None:
 
 def show_trials(console: Console, goal: Goal, trials: Sequence[Trial]) -> None:
     """Print trials as a table; a failed one with its kind and message instead of a value."""
+    metrics = [objective.metric for objective in goal.objectives]
     shown = table(
-        "trial", "state", goal.metric, "worker", "round", "time", "parameters", right=("trial", goal.metric, "round")
+        "trial", "state", *metrics, "worker", "round", "time", "parameters", right=("trial", *metrics, "round")
     )
     for trial in trials:
-        value = goal.value(trial)
+        complete = goal.value(trial) is not None
         failure = f": {trial.failure.value}" if trial.failure else ""
         params = parameters(trial.params)
         shown.add_row(
             str(trial.id),
-            f"{trial.state.value}{failure}",
-            "" if value is None else number(value),
+            f"{trial.state.value}{failure}{'' if not complete or goal.feasible(trial) else ', infeasible'}",
+            *(number(trial.values[m]) if complete and m in trial.values else "" for m in metrics),
             visible(trial.worker),
             str(trial.round),
             duration(trial.seconds),
@@ -155,6 +156,7 @@ def _when(round_: int) -> str:
 
 def show_result(console: Console, goal: Goal, document: JsonObject) -> None:
     """Print how a study ended, from the document of `hpt run --json`: figures, parameters, and where to look next."""
+    from agentic_hpt.report.constrained import standing_sentence
     from agentic_hpt.report.summary import final_sentences, target_sentence
 
     name = visible(document["study"])
@@ -170,15 +172,20 @@ def show_result(console: Console, goal: Goal, document: JsonObject) -> None:
         f"  {ran}{f' ({states})' if states else ''} in {counted(_whole(document['rounds']), 'round')}, "
         f"{duration(_number(document.get('seconds')))}"
     )
-    value = _number(_part(best, "values").get(goal.metric))
+    values = {o.metric: _number(_part(best, "values").get(o.metric)) for o in goal.objectives}
+    value = values[goal.metric]
     if value is not None:
-        console.print(
-            f"  best {visible(goal.metric)} {number(value)} in trial {best['trial']}, on the validation data:"
-        )
+        figures = ", ".join(f"{visible(metric)} {number(figure)}" for metric, figure in values.items())
+        console.print(f"  best {figures} in trial {best['trial']}, on the validation data:")
         show_params(console, {f"  {key}": entry for key, entry in params_of(best.get("params")).items()})
-    else:
+    elif not document.get("error"):
         console.print("  no trial is complete yet")
+    pareto = document.get("pareto")
+    if isinstance(pareto, list):
+        console.print(f"  it is the knee of a Pareto front of {len(pareto)}; `hpt report` draws it")
     sentences = final_sentences(goal.metric, final) if final else []
+    constraints = document.get("constraints")
+    sentences += [standing_sentence(entry) for entry in constraints] if best and isinstance(constraints, list) else []
     target = target_sentence(goal, value, _number(final.get("mean")))
     for sentence in [*sentences, *([target] if target else [])]:
         console.print(f"  {visible(sentence)}")

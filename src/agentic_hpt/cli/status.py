@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -31,6 +32,12 @@ def command(study: str | None, home: str | None) -> Answer:
     return Answer({"studies": list(listed)}, lambda console: show_result(console, view.config.goal, result))
 
 
+def _best(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{visible(metric)} {number(figure)}" for metric, figure in value.items())
+    return "–" if value is None else number(value)
+
+
 def _show(console: Console, studies: list[JsonObject]) -> None:
     if not studies:
         console.print("no studies here yet; `hpt run --task digits` runs one")
@@ -41,6 +48,6 @@ def _show(console: Console, studies: list[JsonObject]) -> None:
             visible(entry["study"]),
             visible(entry["status"]),
             str(entry["trials"]),
-            "–" if entry["best"] is None else number(entry["best"]),
+            _best(entry["best"]),
         )
     console.print(shown)

@@ -40,11 +40,14 @@ description: "An MLP classifier of handwritten digits"
 # Facts of the job, by name: at most 20, numbers or short texts. A built-in job adds its own.
 #job: {rows: 50000, features: 20, classes: 3, model: "a gradient-boosted forest", seconds_per_epoch: 1.5}
 
-# The figure to optimize, as the objective names it, and where to: maximize or minimize.
+# The figure to optimize, as the objective names it, and where to: maximize or minimize. Two to four figures are
+# searched for their Pareto front: metric: [accuracy, latency_ms], direction: [maximize, minimize] (one for all, or one
+# each), and the worst that still counts as reference: {accuracy: 0.5, latency_ms: 10} (else the first trials say it).
+# Of any objective there are seconds and memory_mb (its peak), of a built-in job parameters and latency_ms, too.
 metric: accuracy
 direction: maximize
 
-# The search may stop once a trial's metric reaches this.
+# The search may stop once a trial's metric reaches this; of several metrics write {accuracy: 0.98, latency_ms: 1.0}.
 target: 0.992
 
 # The parameters. Each is one of
@@ -59,6 +62,12 @@ space:
   hidden_dim: {choice: [16, 32, 64, 128, 192, 256], ordered: true, default: 64}
   dropout: {float: [0.0, 0.6], default: 0.1}
 
+# Conditions. Over parameters alone: what may be tried. With a metric in them: what the best trial must satisfy.
+#constraints: ["num_layers * hidden_dim <= 512", "seconds <= 60"]
+
+# Configurations to run first, behind the defaults: known good ones, say. What one leaves out has its default in it.
+#initial: [{learning_rate: 0.01, dropout: 0.2}, {hidden_dim: 128}]
+
 # Hard limits; give trials or minutes, or both. calls, tokens and dollars only end the use of a model that decides.
 budget:
   trials: 60
@@ -67,11 +76,12 @@ budget:
   #tokens: 200000
   #dollars: 2.0
 
-# Who proposes. per_parameter: a worker for each parameter, the others held at the best so far; joint: all at once;
-# auto: the coordinator says after each round, by the evidence, which workers there are.
-strategy: per_parameter
+# Who proposes. auto: a portfolio of samplers over one history (Gaussian process, local search, TPE, CMA-ES), each with
+# the trials that it earns, beside the workers that decisions spawn; joint: TPE over all parameters at once;
+# per_parameter: a worker for each parameter, the others held at the best so far.
+strategy: auto
 
-# Trials between two decisions. By default three for each parameter, or at least eight for joint.
+# Trials between two decisions. By default eight, or two a slot; three a parameter for per_parameter.
 #trials_per_round: 12
 
 # Where trials run. processes: each in its own, on this machine; inline: in hpt itself, one at a time, for debugging.
@@ -83,8 +93,14 @@ executor: processes
 # Limits of one trial, in seconds of wall time.
 #limits: {seconds: 600}
 
-# median stops a trial whose reports are worse than the median of the earlier ones at the same step; or none.
+# Which trials stop early. median: those whose reports are worse than the median of the earlier ones at the same step;
+# asha: all but the best third where steps are compared, and who is among the best later goes on then; or none.
+# By default median; asha where minutes are the only budget.
 pruner: median
+
+# Rungs of asha: the first one in steps (else measured), the factor between them. promote: stopped trials may go on later.
+# Nothing is stopped before min_steps, by whatever rule.
+#pruning: {min_steps: 4, eta: 3, promote: true}
 
 # Who decides after each round. Without model: the rules alone. With one, provider:name as LangChain takes it
 # (openai:…, anthropic:…, ollama:…), the model decides under the rules' guards, and the rules stand in when it fails.
@@ -107,8 +123,17 @@ coordinator:
   # US dollars per million tokens; a budget in dollars needs it.
   #price: {input: 0.25, output: 2.0}
 
-# How many new seeds the winner is retrained with at the end, to tell skill from luck.
+# How many new seeds the winner is retrained with at the end, to tell skill from luck. Where there is noise the default
+# is too, on the same seeds: the gain over it is told with its interval.
 fresh_seeds: 3
+
+# How many of the best first run on two other new seeds, by which the winner is chosen; these are not part of its figures.
+# By default 1 where repeats have shown no noise, else 2 after 40 trials and 3 after 60.
+#finalists: 3
+
+# When the search ends although budget is left, never by default. no_gain: once the trials left may bring less than the
+# noise of one run; or less than min_gain, or once the next round costs more dollars than its gain of the metric is worth.
+#stop: {min_gain: 0.001, dollars_per_hour: 2.5, dollars_per_gain: 500}
 
 # The seed of the search and, through it, of each trial.
 seed: 0
@@ -128,4 +153,8 @@ mlflow:
 
 # Trials of an Optuna study that count as earlier trials.
 #import_optuna: {storage: "sqlite:///earlier.db", study: earlier}
+
+# Earlier studies of related tasks, at most five, to learn from as far as they predict this one: {study: name},
+# {mlflow: experiment}, {csv: table.csv} or {optuna: name, storage: URL}; with metric: NAME if it is called so there.
+#transfer: [{study: last-month}, {csv: sweep.csv, metric: val_accuracy}]
 """

@@ -6,7 +6,7 @@ import click
 
 from agentic_hpt.cli.common import Answer, verb
 from agentic_hpt.cli.shown import show_trials
-from agentic_hpt.records import JsonObject, Trial, TrialState
+from agentic_hpt.records import Goal, JsonObject, Trial, TrialState
 
 
 @click.command("trials")
@@ -23,13 +23,15 @@ def command(study: str, top: int | None, state: str | None, home: str | None) ->
     if top is not None:
         trials = view.config.goal.ranked(trials)[:top]
     return Answer(
-        {"trials": [_document(trial) for trial in trials]},
+        {"trials": [_document(view.config.goal, trial) for trial in trials]},
         lambda console: show_trials(console, view.config.goal, trials),
     )
 
 
-def _document(trial: Trial) -> JsonObject:
+def _document(goal: Goal, trial: Trial) -> JsonObject:
     return {
+        **({"feasible": goal.feasible(trial)} if goal.constraints else {}),
+        **({"continues": trial.continues} if trial.continues is not None else {}),
         "id": trial.id,
         "state": trial.state.value,
         "failure": trial.failure.value if trial.failure else None,

@@ -1,6 +1,6 @@
 """The one validated description of a study, and the only reader of environment variables."""
 
-from agentic_hpt.config.keys import CoordinatorConfig, LimitsConfig, MlflowConfig, ObjectiveConfig
+from agentic_hpt.config.keys import CoordinatorConfig, LimitsConfig, MlflowConfig, ObjectiveConfig, TransferSource
 from agentic_hpt.config.masking import check_study_name, mask_paths, mask_secrets
 from agentic_hpt.config.settings import Settings
 from agentic_hpt.config.study import StudyConfig
@@ -14,6 +14,7 @@ __all__ = [
     "ObjectiveConfig",
     "Settings",
     "StudyConfig",
+    "TransferSource",
     "check_study_name",
     "mask_paths",
     "mask_secrets",

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 
+from agentic_hpt.fidelity import Halving
 from agentic_hpt.records import JsonObject
 from agentic_hpt.space import SearchSpace
 
@@ -97,11 +98,79 @@ class LimitsConfig(Strict):
     seconds: float | None = Field(None, gt=0)
 
 
+class PruningConfig(Strict):
+    """How trials are stopped early; without `min_steps` the first complete trials say where that begins."""
+
+    eta: int = Field(3, ge=2, le=10)
+    """For `asha`: at a rung the best 1 / eta go on, and the next rung lies eta times as far."""
+    min_steps: int | None = Field(None, ge=1)
+    """No trial is stopped before so many steps; for `asha` the first rung."""
+    promote: bool = True
+    """For `asha`: whether a stopped trial goes on later, once it is among the best of its rung."""
+
+    @property
+    def halving(self) -> Halving:
+        """The settings as a plain record."""
+        return Halving(**self.model_dump())
+
+
+class StopConfig(Strict):
+    """When the search ends although budget is left; with no key in it, once the rest may bring less than noise."""
+
+    min_gain: float | None = Field(None, ge=0)
+    """A gain of the metric that is not worth the rest of the budget."""
+    dollars_per_hour: float | None = Field(None, gt=0)
+    """What an hour of running costs, all slots together."""
+    dollars_per_gain: float | None = Field(None, gt=0)
+    """What a gain of 1 in the metric is worth; a round that costs more than it may bring is not run."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> StopConfig:
+        if (self.dollars_per_hour is None) != (self.dollars_per_gain is None):
+            raise ValueError(
+                "dollars_per_hour and dollars_per_gain go together: a round's cost is held against what its gain is worth"
+            )
+        return self
+
+
 class OptunaSource(Strict):
     """A study in an Optuna storage whose trials are taken as earlier trials."""
 
     storage: str
     study: str
+
+
+class TransferSource(Strict):
+    """An earlier study of a related task, to learn from: exactly one of `study`, `mlflow`, `csv` and `optuna`."""
+
+    study: str | None = None
+    """A study of ours, in this home or in `home`."""
+    home: str | None = None
+    mlflow: str | None = None
+    """An MLflow experiment, at this study's tracking URI or at `tracking_uri`."""
+    tracking_uri: str | None = None
+    csv: str | None = None
+    """A table with a column for each parameter and one for the metric; from the study file's folder."""
+    optuna: str | None = None
+    """A study in the Optuna storage `storage`."""
+    storage: str | None = None
+    metric: str | None = None
+    """What it is called there; by default like this study's."""
+    direction: Literal["maximize", "minimize"] | None = None
+    """By default what the earlier study says, else this study's."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> TransferSource:
+        places = {"study": "home", "mlflow": "tracking_uri", "csv": None, "optuna": "storage"}
+        kinds = [kind for kind in places if getattr(self, kind) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"give exactly one of study, mlflow, csv and optuna, not {' and '.join(kinds) or 'none'}")
+        for kind, place in places.items():
+            if place is not None and getattr(self, place) is not None and kind != kinds[0]:
+                raise ValueError(f"{place} goes with {kind}, not with {kinds[0]}")
+        if self.optuna is not None and self.storage is None:
+            raise ValueError("optuna needs storage: the URL of the Optuna storage")
+        return self
 
 
 class BudgetConfig(Strict):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from agentic_hpt.config.constraining import sorted_constraints
 from agentic_hpt.config.keys import (
     BudgetConfig,
     CoordinatorConfig,
@@ -18,14 +19,37 @@ from agentic_hpt.config.keys import (
     MlflowConfig,
     ObjectiveConfig,
     OptunaSource,
+    PruningConfig,
     SpaceField,
+    StopConfig,
     Strict,
+    TransferSource,
 )
 from agentic_hpt.config.masking import check_study_name, mask_secrets
+from agentic_hpt.config.objectives import (
+    FREE_METRICS,
+    DirectionField,
+    MetricField,
+    ReferenceField,
+    TargetField,
+    goal_of,
+)
 from agentic_hpt.config.study_file import read_study_file
-from agentic_hpt.errors import ConfigError, HptError
+from agentic_hpt.errors import ConfigError, HptError, SpaceError
+from agentic_hpt.feasible import check_constraints
+from agentic_hpt.fidelity import Halving
 from agentic_hpt.presets import TASKS, task_study
-from agentic_hpt.records import Budget, Goal, JsonObject
+from agentic_hpt.records import (
+    Budget,
+    ConfigurationKey,
+    Goal,
+    JsonObject,
+    Params,
+    ParamValue,
+    Stop,
+    configuration_key,
+)
+from agentic_hpt.space import SearchSpace
 
 _HAS_AFFINITY = hasattr(os, "sched_getaffinity")
 
@@ -36,26 +60,43 @@ class StudyConfig(Strict):
     study: str
     objective: ObjectiveConfig | None = None
     """`None` when the objective is a Python object handed over in code."""
-    metric: str = Field(min_length=1, max_length=100)
-    direction: Literal["maximize", "minimize"] = "maximize"
-    target: float | None = None
-    """The search may stop once a trial's metric reaches it."""
+    metric: MetricField
+    """One metric's name, or two to four names: then the Pareto front is searched. `goal` says it all in one."""
+    direction: DirectionField = "maximize"
+    """`maximize` or `minimize`; of several metrics one for all, or one each."""
+    target: TargetField = None
+    """The search may stop once a trial's metric reaches it; of several metrics a number by name, all to be reached."""
+    reference: ReferenceField = Field(default_factory=dict)
+    """Of several metrics the worst value that still counts, by name; by default the first trials say it."""
     space: SpaceField
+    initial: tuple[dict[str, ParamValue], ...] = ()
+    """Configurations to run first, behind the default; what one leaves out has its default in it."""
+    constraints: tuple[str, ...] = ()
+    """Conditions: over parameters alone, what may be tried; with a metric in them, what the best trial must satisfy."""
     budget: BudgetConfig = BudgetConfig(trials=100)
-    strategy: Literal["auto", "per_parameter", "joint"] = "per_parameter"
-    """`per_parameter`: a worker for each parameter, the others held at the incumbent; `joint`: all at once;
-    `auto`: the coordinator says after each round, by the evidence, which workers there are."""
+    strategy: Literal["auto", "per_parameter", "joint"] = "auto"
+    """`auto`: a portfolio of samplers over one history, each with the trials it earns, beside the workers that the
+    coordinator spawns; `joint`: TPE over all parameters at once; `per_parameter`: a worker for each parameter, the others
+    held at the incumbent."""
     trials_per_round: int | None = Field(None, ge=1)
-    """How many trials a round has; by default three a parameter, or at least eight for `joint`."""
+    """How many trials a round has; by default eight or two a slot, or three a parameter for `per_parameter`."""
     parallel: int | None = Field(None, ge=1, le=4096)
     """Trials at once; by default the number of cores for `processes`, one for `inline`."""
     executor: Literal["inline", "processes"] = "processes"
     coordinator: CoordinatorConfig = CoordinatorConfig()
-    pruner: Literal["median", "none"] = "median"
-    """`median` stops a trial whose reports are worse than the median of the earlier ones at the same step."""
+    pruner: Literal["median", "asha", "none"] = "median"
+    """`median` stops a trial whose reports are worse than the median of the earlier ones at the same step; `asha` one
+    that is not among the best third where steps are compared, and lets it go on if it comes to belong to it. Where
+    minutes are the only budget, `asha` is the default."""
+    pruning: PruningConfig = PruningConfig()
     limits: LimitsConfig = LimitsConfig()
     fresh_seeds: int = Field(3, ge=0, le=100)
     """How many new seeds the winner is retrained with at the end."""
+    finalists: int | None = Field(None, ge=1, le=10)
+    """How many of the best run on new seeds before one of them is the winner; by default one where there is no noise,
+    else two or three, as the number of trials allows."""
+    stop: StopConfig | None = None
+    """When the search ends although budget is left; `no_gain` for the noise alone, never by default."""
     seed: int = Field(0, ge=0, lt=2**32)
     description: str = Field("", max_length=4000)
     """What the job is, in plain words; told to a model."""
@@ -65,23 +106,46 @@ class StudyConfig(Strict):
     optuna_storage: str | None = None
     """An Optuna RDB storage (a URL) to which finished trials are mirrored."""
     import_optuna: OptunaSource | None = None
+    transfer: tuple[TransferSource, ...] = Field((), max_length=5)
+    """Earlier studies of related tasks to learn from, as far as they predict this one."""
 
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, data: object) -> object:
         if isinstance(data, Mapping):
             data = dict(data)
+            if isinstance(data.get("constraints"), str):
+                data["constraints"] = [data["constraints"]]
+            stop = data.get("stop")
+            if isinstance(stop, str):
+                if stop not in ("no_gain", "never"):
+                    raise ValueError(f"stop: {stop!r}: write never, no_gain, or a mapping such as {{min_gain: 0.001}}")
+                data["stop"] = {} if stop == "no_gain" else None
             coordinator = data.get("coordinator")
             if isinstance(coordinator, str):
                 data["coordinator"] = {} if coordinator == "rules" else {"model": coordinator}
             if isinstance(data.get("budget"), Budget):
                 budget = data["budget"]
                 data["budget"] = {k: getattr(budget, k) for k in ("trials", "minutes", "tokens", "dollars", "calls")}
+            if "pruner" not in data and _by_minutes(data.get("budget")):
+                data["pruner"] = "asha"
         return data
+
+    @model_validator(mode="after")
+    def _constrained(self) -> StudyConfig:
+        """Put the constraints over parameters into the space, and those that it came with among the texts."""
+        texts = tuple(dict.fromkeys((*self.constraints, *(c.text for c in self.space.constraints))))
+        inputs, _ = sorted_constraints(texts, self.space.names)
+        if inputs:
+            object.__setattr__(self, "constraints", texts)  # frozen to all but this
+            object.__setattr__(self, "space", self.space.constrained(inputs))
+            check_constraints(self.space)
+        return self
 
     @model_validator(mode="after")
     def _whole(self) -> StudyConfig:
         check_study_name(self.study)
+        goal_of(self.metric, self.direction, self.target, self.reference)
         if self.budget.trials is None and self.budget.minutes is None:
             raise ValueError("budget: give trials or minutes (or both), else the study would never end")
         if self.budget.dollars is not None and self.coordinator.model and self.coordinator.price is None:
@@ -91,12 +155,36 @@ class StudyConfig(Strict):
                 f"parallel: {self.parallel} does not go with executor: inline, which runs one trial at a time; "
                 "set parallel: 1 or executor: processes"
             )
+        _configurations(self.space, self.initial)
         return self
 
     @property
+    def initial_configurations(self) -> tuple[Params, ...]:
+        """The configurations of `initial`, whole, each once, and without the default, which runs before them."""
+        return _configurations(self.space, self.initial)
+
+    @property
     def goal(self) -> Goal:
-        """The metric, its direction and the target."""
-        return Goal(self.metric, self.direction, self.target)
+        """What is optimized: the metrics, their directions and targets, and what the best trial must satisfy."""
+        _, outcomes = sorted_constraints(self.constraints, self.space.names)
+        return goal_of(self.metric, self.direction, self.target, self.reference, outcomes)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The metrics that the study looks at and that are measured only where one does."""
+        goal = self.goal
+        looked_at = {o.metric for o in goal.objectives} | {name for c in goal.constraints for name in c.metrics}
+        return tuple(name for name in FREE_METRICS if name in looked_at)
+
+    @property
+    def halving(self) -> Halving | None:
+        """How trials stopped at a rung may go on; `None` where there are no rungs."""
+        return self.pruning.halving if self.pruner == "asha" and not self.goal.several else None
+
+    @property
+    def stop_rule(self) -> Stop | None:
+        """What ends the search before its budget, as a plain record."""
+        return Stop(**self.stop.model_dump()) if self.stop is not None else None
 
     @property
     def limits_of_study(self) -> Budget:
@@ -145,10 +233,6 @@ class StudyConfig(Strict):
                 f"{where}: objective.task: {objective['task']!r} is no built-in task",
                 f"the tasks are {', '.join(TASKS)}",
             )
-        if isinstance(merged.get("metric"), list | tuple):
-            raise ConfigError(
-                f"{where}: metric: {merged['metric']!r}: several objectives are not supported yet", "name one metric"
-            )
         try:
             return cls.model_validate(merged)
         except ValidationError as error:
@@ -166,7 +250,34 @@ class StudyConfig(Strict):
         objective = data.get("objective")
         if isinstance(objective, Mapping) and "task" not in objective and "folder" not in objective:
             data["objective"] = {**objective, "folder": str(path.resolve().parent)}
+        if isinstance(sources := data.get("transfer"), list):
+            data["transfer"] = [_with_path(source, path.resolve().parent) for source in sources]
         return cls.from_mapping(data, where=path.name)
+
+
+def _with_path(source: object, folder: Path) -> object:
+    """Give a source with the path of its table from the study file's folder."""
+    if isinstance(source, Mapping) and isinstance(source.get("csv"), str):
+        return {**source, "csv": str(folder / source["csv"])}
+    return source
+
+
+def _configurations(space: SearchSpace, entries: Sequence[Params]) -> tuple[Params, ...]:
+    """Complete the configurations to run first, each once, without the default. Raises `ConfigError`."""
+    found: dict[ConfigurationKey, Params] = {}
+    for number, entry in enumerate(entries, start=1):
+        try:
+            params = space.validated({**space.complete(entry), **entry})
+        except SpaceError as error:
+            raise ConfigError(f"initial: configuration {number}: {error.message}", error.hint) from None
+        found[configuration_key(params)] = params
+    found.pop(configuration_key(space.default()), None)
+    return tuple(found.values())
+
+
+def _by_minutes(budget: object) -> bool:
+    """Say whether only time is limited: then it pays to try many configurations for a short while."""
+    return isinstance(budget, Mapping) and budget.get("minutes") is not None and budget.get("trials") is None
 
 
 _FORMS = {

@@ -16,11 +16,14 @@ def stated_effects(
     trials: Sequence[Trial],
     decisions: Sequence[DecisionRecord],
     noise: float | None = None,
+    since: int = 0,
 ) -> tuple[Effect, ...]:
     """Give what the accepted actions were to bring, and what they have brought, as of the last decision.
 
-    `noise` is the SD over seeds that a gain is held against; by default the one that the policy knows.
+    `noise` is the SD over seeds that a gain is held against; by default the one that the policy knows. Decisions before
+    the round `since` are left out: they were about a space that was revised.
     """
+    decisions = [decision for decision in decisions if decision.round >= since]
     return effects(
         Situation(
             study=config.study,

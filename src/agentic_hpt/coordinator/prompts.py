@@ -147,6 +147,8 @@ def _conclusion(situation: Situation, may: Options, most: int, why: str) -> str:
     said = [f"You are asked {why}." if situation.round == 0 else f"Round {situation.round} is over ({why})."]
     if best is not None:
         said.append(f"The best value is {value:.5g}, of trial {best.id}; {goal.direction} it.")
+    elif goal.constraints and situation.round > 0:
+        said.append("No trial satisfies the constraints yet: to find one comes first.")
     if situation.budget.trials is not None:
         said.append(f"{situation.usage.trials_left(situation.budget)} of {situation.budget.trials} trials are left.")
     since, needed = plateau(situation)

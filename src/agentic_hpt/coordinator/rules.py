@@ -11,8 +11,9 @@ from typing import Literal
 from agentic_hpt.coordinator.decisions import AnyAction, Continue, Decision
 from agentic_hpt.coordinator.evidence import describe_progress
 from agentic_hpt.coordinator.guards import judge, must_finalize
+from agentic_hpt.coordinator.repeating import confirmation
 from agentic_hpt.coordinator.undo import reversals
-from agentic_hpt.coordinator.workers import confirmation, workers
+from agentic_hpt.coordinator.workers import workers
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import ActionRecord, DecisionRecord
 
@@ -52,7 +53,8 @@ def decide_by_rules(situation: Situation, fallback: str | None = None, asked: st
         repeats = confirmation(situation)
         actions += [*repeats, *workers(_without_undone(situation), taken=sum(r.seeds for r in repeats))]
     actions.append(Continue(reason=describe_progress(situation), evidence=evidence))
-    records = judge(Decision(actions=tuple(actions)), situation, rules=len(actions))
+    whole = Decision.model_construct(actions=tuple(actions))  # how many they may be bounds a model only
+    records = judge(whole, situation, rules=len(actions))
     return DecisionRecord(situation.round, "rules", records, situation.source, fallback, asked=asked)
 
 

@@ -88,13 +88,13 @@ def _failures(situation: Situation) -> str:
 def _surprise(situation: Situation) -> str:
     """Look for a round that brought more than half of all that was gained, and more than noise."""
     goal = situation.goal
-    done = [t for t in situation.trials if goal.value(t) is not None]
-    before = goal.best(t for t in done if t.round < situation.round)
-    best = goal.best(t for t in done if t.round <= situation.round)
+    done = [t for t in situation.trials if goal.figure(t) is not None]
+    before = goal.furthest(t for t in done if t.round < situation.round)
+    best = goal.furthest(t for t in done if t.round <= situation.round)
     if before is None or best is None or best.round != situation.round:
         return ""
     sign = 1.0 if goal.direction == "maximize" else -1.0
-    first, old, new = (sign * cast(float, goal.value(t)) for t in (done[0], before, best))
+    first, old, new = (sign * (goal.figure(t) or 0.0) for t in (done[0], before, best))
     gain = new - old
     if not beyond_noise(gain, noise_sd(done, goal)) or gain <= _SURPRISING_SHARE * (new - first):
         return ""

@@ -8,10 +8,23 @@ from __future__ import annotations
 import math
 import statistics
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from agentic_hpt.records import Budget, ConfigurationKey, Goal, ParamValue, Trial, TrialState, Usage, configuration_key
+from agentic_hpt.records import (
+    Budget,
+    ConfigurationKey,
+    Goal,
+    Insights,
+    ParamValue,
+    Trial,
+    TrialState,
+    Usage,
+    configuration_key,
+)
+from agentic_hpt.shrinkage import pooled
 from agentic_hpt.space import Choice, Parameter, SearchSpace
 
 _LEAST_TIMED = 10
@@ -74,10 +87,23 @@ class Affordable:
     by_time: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """The SD of one configuration's metric over seeds."""
+
+    sd: float
+    low: float | None
+    """The interval that holds the true SD with nine chances in ten; none where neighbours are the source."""
+    high: float | None
+    repeats: int
+    """The runs beyond each configuration's first."""
+    source: Literal["repeats", "neighbours"]
+
+
 def worth_of(goal: Goal, trial: Trial) -> float:
-    """Give a trial's value so that more is better; one without a value is worth less than any."""
+    """Give a trial's value so that more is better; one without a value, or infeasible, is worth less than any."""
     value = goal.value(trial)
-    if value is None:
+    if value is None or not goal.feasible(trial):
         return -math.inf
     return value if goal.direction == "maximize" else -value
 
@@ -92,24 +118,58 @@ def share_beaten(worth: float, others: Sequence[float]) -> float:
     return (bisect_left(others, worth) + bisect_right(others, worth)) / 2 / len(others) if others else 0.5
 
 
-def noise_sd(trials: Iterable[Trial], goal: Goal) -> float | None:
-    """Give the SD of one configuration's metric over seeds, pooled; `None` when none was repeated."""
+def runs_of(goal: Goal, trials: Iterable[Trial]) -> list[list[Trial]]:
+    """Give the complete trials, those of one configuration together."""
     done = [trial for trial in trials if goal.value(trial) is not None]
     names = list(set[str]().union(*(trial.params for trial in done)))
     alike: dict[tuple[ParamValue, ...], list[Trial]] = {}
     for trial in done:
         alike.setdefault(tuple(map(trial.params.get, names)), []).append(trial)
-    groups: dict[ConfigurationKey, list[float]] = {}
+    found: list[list[Trial]] = []
     for candidates in alike.values():
-        if len(candidates) > 1:  # only here it is worth the time to tell 1 from true
-            for trial in candidates:
-                groups.setdefault(configuration_key(trial.params), []).append(trial.values[goal.metric])
-    repeated = [sorted(values) for values in groups.values() if len(values) > 1]
-    freedom = sum(len(values) - 1 for values in repeated)
-    if not freedom:
+        if len(candidates) == 1:
+            found.append(candidates)
+            continue
+        groups: dict[ConfigurationKey, list[Trial]] = {}
+        for trial in candidates:  # only here it is worth the time to tell 1 from true
+            groups.setdefault(configuration_key(trial.params), []).append(trial)
+        found += groups.values()
+    return found
+
+
+def noise_of(goal: Goal, trials: Iterable[Trial], insights: Insights | None = None) -> Noise | None:
+    """Say how much seeds alone move the metric, by what ran twice; `None` when nothing did.
+
+    With `insights` what neighbouring trials say stands in for repeats: it holds what the surrogate can't explain, too,
+    so it is too large rather than too small.
+    """
+    measured = pooled([t.values[goal.metric] for t in same] for same in runs_of(goal, _alike(trials)))
+    if measured is not None:
+        low, high = measured.interval()
+        return Noise(measured.sd, low, high, measured.freedom, "repeats")
+    outlook = insights.outlook if insights is not None else None
+    if outlook is None or outlook.noise is None:
         return None
-    squares = math.fsum((len(values) - 1) * statistics.variance(values) for values in repeated)
-    return math.sqrt(squares / freedom)
+    return Noise(outlook.noise, None, None, 0, "neighbours")
+
+
+def _alike(trials: Iterable[Trial]) -> list[Trial]:
+    """Leave out most trials that are surely the only one of their configuration: those with a value of their own.
+
+    One parameter is looked at, the one with the most values among the newest: to tell that costs next to nothing.
+    """
+    given = list(trials)
+    newest = [trial.params for trial in given[-_NEWEST_TIMED:]]
+    names = list(set[str]().union(*newest))
+    telling = max(names, key=lambda name: (len({params.get(name) for params in newest}), name), default="")
+    often = Counter(trial.params.get(telling) for trial in given)
+    return [trial for trial in given if often[trial.params.get(telling)] > 1]
+
+
+def noise_sd(trials: Iterable[Trial], goal: Goal) -> float | None:
+    """Give the SD of one configuration's metric over seeds, pooled; `None` when none was repeated."""
+    noise = noise_of(goal, trials)
+    return noise.sd if noise is not None else None
 
 
 def beyond_noise(gain: float, sd: float | None) -> bool:
@@ -133,7 +193,7 @@ def improvements(goal: Goal, trials: Iterable[Trial]) -> dict[int, float]:
     found: dict[int, float] = {}
     best: float | None = None
     for trial in sorted(trials, key=lambda t: t.id):
-        value = goal.value(trial)
+        value = goal.figure(trial)
         if value is None or trial.kind == "repeat":
             continue
         if best is None or goal.better(value, best):
@@ -151,7 +211,7 @@ def since_gain(goal: Goal, trials: Iterable[Trial], sd: float | None) -> int:
     held: float | None = None
     for trial in sorted((t for t in trials if t.finished), key=lambda t: t.id):
         since += trial.counted
-        value = goal.value(trial)
+        value = goal.figure(trial)
         if value is None or trial.kind == "repeat":
             continue
         if held is None or (goal.better(value, held) and beyond_noise(abs(value - held), sd)):
@@ -169,9 +229,10 @@ def trend(goal: Goal, trials: Iterable[Trial], rounds: int) -> list[RoundTrend]:
     best: float | None = None
     for number in sorted(by_round):
         values = sorted(v for t in by_round[number] if (v := goal.value(t)) is not None)
+        figures = [v for t in by_round[number] if (v := goal.figure(t)) is not None]
         gain = 0.0
-        if values:
-            top = values[-1] if goal.direction == "maximize" else values[0]
+        if figures:
+            top = max(figures) if goal.direction == "maximize" else min(figures)
             if best is None or goal.better(top, best):
                 gain, best = 0.0 if best is None else abs(top - best), top
         median = statistics.median(values) if values else None

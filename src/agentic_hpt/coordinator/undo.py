@@ -94,8 +94,15 @@ class _History:
         return best
 
     def _value(self, trial: Trial) -> float | None:
-        """Give a trial's value, or its configuration's mean. Luck on another seed is no gain: a repeat has no value."""
-        return None if trial.kind == "repeat" else self._estimates.get(trial.id, self.goal.value(trial))
+        """Give a trial's value, or its configuration's mean. Luck on another seed is no gain: a repeat has no value.
+
+        Nor has what breaks a constraint.
+        """
+        if self.goal.merges is not None:
+            return self.goal.figure(trial)
+        if trial.kind == "repeat" or not self.goal.feasible(trial):
+            return None
+        return self._estimates.get(trial.id, self.goal.value(trial))
 
 
 def effects(situation: Situation, noise: float | None = None) -> tuple[Effect, ...]:
@@ -105,15 +112,18 @@ def effects(situation: Situation, noise: float | None = None) -> tuple[Effect, .
     search's own repeats have shown by now, if any has. A limit and a priority last, so their windows count all trials
     after them; a spawned worker's and the proposals' effect is that of their own trials in the next round.
     """
-    history = _History(situation)
-    sd = noise if noise is not None else noise_sd(situation.trials, situation.goal)
-    lifted = _lifted(situation.decisions)
-    return tuple(
-        _effect(situation, history, sd, decision, position, (decision.round, position) in lifted)
+    acted = [
+        (decision, position)
         for decision in situation.decisions
         for position, action in enumerate(decision.actions)
         if action.verdict != "refused" and action.type in _WITH_EFFECT and action.by != "policy"
-    )
+    ]
+    if not acted:
+        return ()
+    history = _History(situation)
+    sd = noise if noise is not None else noise_sd(situation.trials, situation.goal)
+    lifted = _lifted(situation.decisions)
+    return tuple(_effect(situation, history, sd, d, place, (d.round, place) in lifted) for d, place in acted)
 
 
 def reversals(situation: Situation) -> tuple[ActionRecord, ...]:
@@ -238,7 +248,7 @@ def _why_lift(situation: Situation, limit: Limit, best: Trial | None, effect: Ef
         goal, estimates = situation.goal, situation.goal.estimates(situation.trials)
         inside: float | None = None
         for trial in situation.trials:
-            if limit.holds(trial.params):
+            if limit.holds(trial.params) and goal.feasible(trial):
                 inside = _better_of(goal, inside, estimates.get(trial.id, goal.value(trial)))
         value = estimates.get(best.id, goal.value(best))
         if inside is None or value is None:
@@ -250,7 +260,8 @@ def _why_lift(situation: Situation, limit: Limit, best: Trial | None, effect: Ef
     share = situation.insights.importance.get(limit.parameter, 0.0)
     if limit.kind == "frozen" and share >= _THAW_SHARES / len(situation.space):
         return f"holds a parameter that matters: its importance is {share:.0%}"
-    last = best.id if best is not None else -1
+    furthest = best if situation.goal.merges is None else situation.goal.furthest(situation.trials)
+    last = furthest.id if furthest is not None else -1
     since = sum(t.finished and t.counted and t.round > limit.round and t.id > last for t in situation.trials)
     if since >= _window(situation):
         return f"has stood for {since} trials that brought nothing better: what it keeps out may hold more"

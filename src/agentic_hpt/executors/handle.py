@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,7 @@ __all__ = ["TrialContext", "run_objective"]
 
 _MESSAGE_LIMIT = 2000
 _OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory")
-_REMEDY = "return the metric's number, or a mapping that holds it"
+_REMEDY = "return the metric's number, or a mapping that holds each metric"
 
 
 class TrialContext:
@@ -73,13 +74,15 @@ class TrialContext:
 def run_objective(objective: Objective, job: Job, metric: str, send_report: Callable[[Report], bool]) -> Outcome:
     """Run one attempt in this thread and say what became of it; `KeyboardInterrupt` alone is let through.
 
-    A final job's score on the holdout is stored under the metric's name.
+    A final job's score on the holdout is stored under the metric's name. Seconds and peak memory are measured where the
+    job says so, and what the objective itself gives under these names counts before them.
     """
     trial = TrialContext(job, metric, send_report)
     started = time.perf_counter()
     try:
         run = objective.holdout if job.final else objective.run
-        outcome = _judged(run(job.params, cast(TrialHandle, trial)), metric)  # its folders are read, never set
+        answer = run(job.params, cast(TrialHandle, trial))  # its folders are read, never set
+        outcome = _judged(answer, (metric, *(() if job.final else job.objectives)), _measured(job, started))
     except Pruned:
         outcome = Outcome.pruned()
     except TrialFailure as failure:
@@ -102,23 +105,36 @@ def explain(error: BaseException) -> str:
     return f"{head}\n{frames[-(_MESSAGE_LIMIT - len(head) - 1) :]}" if frames else head
 
 
-def _judged(answer: object, metric: str) -> Outcome:
-    """Read what an objective returned; entries beside the metric that aren't finite numbers are left out."""
-    if isinstance(answer, Mapping):
-        if metric not in answer:
+def _judged(answer: object, metrics: Sequence[str], measured: Mapping[str, float]) -> Outcome:
+    """Read what an objective returned; entries beside the metrics that aren't finite numbers are left out."""
+    given = {**measured, **(answer if isinstance(answer, Mapping) else {metrics[0]: answer})}
+    for metric in metrics:
+        if metric not in given and isinstance(answer, Mapping):
             keys = ", ".join(map(repr, answer)) or "nothing"
             return _invalid(f"the objective returned a mapping with {keys} but without the metric {metric!r}")
-        given = answer
-    else:
-        given = {metric: answer}
-    value = _number(given[metric])
-    if value is None:
-        what = f"{metric!r} as {_shown(given[metric])}" if isinstance(answer, Mapping) else _shown(answer)
-        return _invalid(f"the objective returned {what}, not a number for the metric {metric!r}")
-    if not math.isfinite(value):
-        return Outcome.failed(FailureKind.NAN, f"the metric {metric!r} is {value}")
+        if metric not in given:
+            return _invalid(f"the objective returned one number, so there is none for the metric {metric!r}")
+        value = _number(given[metric])
+        if value is None:
+            what = f"{metric!r} as {_shown(given[metric])}" if isinstance(answer, Mapping) else _shown(answer)
+            return _invalid(f"the objective returned {what}, not a number for the metric {metric!r}")
+        if not math.isfinite(value):
+            return Outcome.failed(FailureKind.NAN, f"the metric {metric!r} is {value}")
     numbers_ = {str(name): _number(entry) for name, entry in given.items()}
     return Outcome.complete({name: n for name, n in numbers_.items() if n is not None and math.isfinite(n)})
+
+
+def _measured(job: Job, started: float) -> dict[str, float]:
+    """Give the seconds since `started`, and the peak memory of this process or the largest it started, as asked for."""
+    found: dict[str, float] = {}
+    if "seconds" in job.measured:
+        found["seconds"] = time.perf_counter() - started
+    if "memory_mb" in job.measured:
+        import resource
+
+        peaks = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        found["memory_mb"] = max(peaks) / (2**20 if sys.platform == "darwin" else 2**10)
+    return found
 
 
 def _invalid(message: str) -> Outcome:

@@ -17,6 +17,7 @@ from typing import TypeVar
 from agentic_hpt import config
 from agentic_hpt.coordinator.guards.draft import trials_of
 from agentic_hpt.errors import ConfigError, HptError, LedgerError
+from agentic_hpt.fronts import meeting
 from agentic_hpt.graph.context import StudyParts
 from agentic_hpt.graph.running import fatal_error, in_slot, next_trial, run_assignment, run_trial
 from agentic_hpt.protocols import Situation
@@ -30,6 +31,14 @@ _WORKER = "bridge"
 def worker_begins(parts: StudyParts, assignment: Assignment) -> None:
     """Note that a worker of the round has trials to start; called before any of them does."""
     parts.bridging.launching.add((assignment.round, assignment.kind, assignment.worker))
+    if assignment.kind == "initial":
+        parts.bridging.given_started.clear()
+
+
+async def turn(parts: StudyParts, assignment: Assignment) -> None:
+    """Wait until a worker may start trials: behind those that were given to run first."""
+    if assignment.kind not in ("default", "initial"):
+        await parts.bridging.given_started.wait()
 
 
 def worker_launched(parts: StudyParts, assignment: Assignment) -> None:
@@ -38,6 +47,8 @@ def worker_launched(parts: StudyParts, assignment: Assignment) -> None:
     if key not in waiting:
         return
     waiting.remove(key)
+    if assignment.kind == "initial":
+        parts.bridging.given_started.set()
     if not waiting and not parts.replaying:
         round_ = assignment.round
         parts.bridging.kept = 0
@@ -58,11 +69,12 @@ def begin_thinking(parts: StudyParts, round_: int, kept: int) -> None:
 def places(situation: Situation, decision: DecisionRecord | None) -> int:
     """Give how many trials of the next round have their places before the strategy's own.
 
-    They are what a decision's accepted actions ask for, the default configuration, and a look outside the limits.
+    They are what a decision's accepted actions ask for, the default configuration, those that were given to run first,
+    and a look outside the limits.
     """
     asked = sum(trials_of(a) for a in decision.actions if a.verdict != "refused") if decision is not None else 0
     outside = -(-situation.round_trials // 10) if situation.steering.limits else 0
-    return min(situation.round_trials, asked + (situation.round == 0) + outside)
+    return min(situation.round_trials, asked + (situation.round == 0) + len(situation.waiting) + outside)
 
 
 async def decide(parts: StudyParts, situation: Situation) -> DecisionRecord:
@@ -192,13 +204,14 @@ def _ended(parts: StudyParts, task: asyncio.Task[Trial]) -> None:
 def _next_trial(parts: StudyParts, round_: int, limit: int | None) -> Trial | None:
     """Reserve the bridge's next trial, at most `limit` in all; `None` when it may have no more. In the brain thread.
 
-    Before the first round the default configuration comes first, as that round's plan will have it. With a `limit` an
-    earlier bridge is repeated: what its trials found, or left of the budget, did not end it.
+    Before the first round the default and the given configurations come first, as that round's plan will have them.
+    With a `limit` an earlier bridge is repeated: what its trials found, or left of the budget, did not end it.
     """
     trials = parts.ledger.trials()
     goal = parts.config.goal
     best = goal.best(trials)
-    if limit is None and best is not None and goal.reached(goal.value(best)):
+    reached = meeting(goal, trials) is not None if goal.several else best is not None and goal.reached(goal.value(best))
+    if limit is None and reached:
         return None
     situation = parts.situation(round_, [t for t in trials if t.finished and t.round <= round_])
     if situation.usage.spent(situation.budget):
@@ -206,8 +219,10 @@ def _next_trial(parts: StudyParts, round_: int, limit: int | None) -> Trial | No
     revision = situation.steering.revision
     if round_ == 0:
         for planned in parts.strategy.plan(situation, None):
-            if planned.kind == "default" and not parts.ledger.of_assignment(1, "default", planned.worker):
-                return next_trial(parts, planned, 0)
+            if planned.kind in ("default", "initial"):
+                begun = len(parts.ledger.of_assignment(1, planned.kind, planned.worker))
+                if begun < planned.trials:
+                    return next_trial(parts, planned, begun)
     if limit is None and situation.usage.trials_left(situation.budget) <= parts.bridging.kept:
         return None
     held = parts.bridging.assignment

@@ -13,7 +13,7 @@ from typing import ParamSpec, Protocol, TypeVar, cast
 
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.errors import LedgerError
-from agentic_hpt.protocols import Coordinator, Executor, Ledger, Objective, Pruner, Situation, Strategy, Tracker
+from agentic_hpt.protocols import Coordinator, EarlyStopping, Executor, Ledger, Objective, Situation, Strategy, Tracker
 from agentic_hpt.records import (
     Assignment,
     DecisionRecord,
@@ -21,6 +21,7 @@ from agentic_hpt.records import (
     Insights,
     Job,
     JsonObject,
+    Params,
     Report,
     Trial,
     WorkerKind,
@@ -52,6 +53,8 @@ class Bridging:
 
     launching: set[tuple[int, WorkerKind, str]] = field(default_factory=set)
     """The round's workers that have not started all their trials yet."""
+    given_started: asyncio.Event = field(default_factory=asyncio.Event)
+    """Cleared while configurations given to run first wait to be started: nothing else is, until then."""
     live: dict[int, asyncio.Task[Trial]] = field(default_factory=dict)
     """Trials that the bridge started, until a worker has joined them."""
     task: asyncio.Task[None] | None = None
@@ -79,7 +82,7 @@ class StudyParts:
     space: SearchSpace
     ledger: Ledger
     strategy: Strategy
-    pruner: Pruner
+    pruner: EarlyStopping
     executor: Executor
     coordinator: Coordinator
     tracker: Tracker
@@ -90,6 +93,16 @@ class StudyParts:
     """Called in the brain thread when the loop has ended; without figures, no trial was complete."""
     facts: JsonObject = field(default_factory=dict)
     """What is known of the job: by the objective, and by the study's description."""
+    initial: tuple[Params, ...] = ()
+    """The configurations that run first, behind the default."""
+    remarks: tuple[str, ...] = ()
+    """What is told when the study begins."""
+    begins: int = 0
+    """The round behind which the study begins: 0, or the last one under a space that was revised since."""
+    refitted: int = 0
+    """Trials with smaller ids ran under such a space."""
+    revised: int = 0
+    """How often the space was revised."""
     model_loader: str | None = None
     """The module whose `load_model` reads a saved model back, if the objective leaves one."""
     mirror: Callable[[Sequence[Trial]], int] | None = None
@@ -129,6 +142,7 @@ class StudyParts:
 
     def __post_init__(self) -> None:
         self.slots = asyncio.Semaphore(self.executor.slots)
+        self.bridging.given_started.set()
 
     async def think(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run blocking work of the ledger or a strategy in the brain thread."""
@@ -152,6 +166,11 @@ class StudyParts:
         return minutes * 60 - self.ledger.usage().seconds - self.unticked()
 
     @property
+    def thread(self) -> str:
+        """The name of the graph's own state. A revision of the space begins a new one: the old holds the old space."""
+        return f"{self.ledger.uid}-{self.revised}" if self.revised else self.ledger.uid
+
+    @property
     def asks(self) -> bool:
         """Whether a model or a person decides, so that there is a decision before the first round too."""
         return self.coordinator.kind == "llm" or (self.config.coordinator.approve and not self.replaying)
@@ -167,7 +186,8 @@ class StudyParts:
 
         Insights cost time: they are worked out for a decision, and only when somebody looks at them.
         """
-        looked_at = deciding and (self.asks or self.config.strategy == "auto")
+        stop = self.config.stop_rule
+        looked_at = deciding and (self.asks or self.config.strategy == "auto" or stop is not None)
         return Situation(
             study=self.name,
             round=round_,
@@ -178,18 +198,24 @@ class StudyParts:
             slots=self.executor.slots,
             round_trials=self.config.round_trials,
             trials=tuple(trials),
-            decisions=tuple(self.ledger.decisions()),
+            decisions=tuple(d for d in self.ledger.decisions() if d.round >= self.begins),
             description=self.config.description,
             job=self.facts,
             strategy=self.config.strategy,
             running=running,
             insights=self.strategy.insights(trials) if looked_at else Insights(),
             notes=tuple(self.ledger.notes()) if deciding else (),
+            halving=self.config.halving,
+            initial=self.initial,
+            stop=stop,
         )
 
     def job(self, trial: Trial, *, final: bool = False) -> Job:
         """Give what the executor needs to run a trial's newest attempt."""
         folder = self.artifacts / "trials" / f"{trial.id:05d}"
+        first = trial
+        while first.continues is not None:  # the one whose checkpoint it is
+            first = self.ledger.trial(first.continues)
         return Job(
             study=self.name,
             trial=trial.id,
@@ -198,9 +224,11 @@ class StudyParts:
             seed=trial.seed,
             worker=trial.worker,
             artifact_dir=str(folder),
-            checkpoint_dir=str(folder / "checkpoint"),
+            checkpoint_dir=str(self.artifacts / "trials" / f"{first.id:05d}" / "checkpoint"),
             final=final,
             time_limit=self.config.limits.seconds,
+            objectives=tuple(o.metric for o in self.config.goal.others),
+            measured=self.config.measured,
         )
 
     async def start(self) -> None:

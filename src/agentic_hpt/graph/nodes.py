@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -34,7 +35,8 @@ class Nodes:
         Sees the input only: on a server's thread the state may still hold the study of an earlier run.
         """
         parts = await self._parts_of(state)
-        begun: StudyState = {"uid": parts.ledger.uid, "round": 0, "assignments": [], "finalize": False, "proposed": {}}
+        uid, round_ = parts.ledger.uid, parts.begins
+        begun: StudyState = {"uid": uid, "round": round_, "assignments": [], "finalize": False, "proposed": {}}
         return {**begun, "opening": parts.asks, "status": "running"}
 
     def begin(self, state: StudyState) -> Literal["coordinator", "start_workers"]:
@@ -66,6 +68,7 @@ class Nodes:
         bridging.worker_begins(parts, assignment)
         emit = _emitter(parts)
         error, ended = "", 0
+        await bridging.turn(parts, assignment)
         try:
             ended = await run_assignment(
                 parts, assignment, emit, launched=lambda: bridging.worker_launched(parts, assignment)
@@ -196,7 +199,7 @@ def _plan(parts: StudyParts, round_: int) -> list[Assignment]:
 
 def _without(assignment: Assignment, started: set[ConfigurationKey]) -> list[Assignment]:
     """Give the assignment without the configurations that the bridge has tried; none when that leaves nothing."""
-    if not assignment.queue or assignment.kind == "repeat":
+    if not assignment.queue or assignment.kind in ("repeat", "promotion"):
         return [assignment]
     queue = tuple(params for params in assignment.queue if configuration_key(params) not in started)
     return [replace(assignment, queue=queue, trials=len(queue))] if queue else []
@@ -231,18 +234,21 @@ async def _in_force(parts: StudyParts, decision: DecisionRecord, emit: Emit) -> 
 async def _read_back(parts: StudyParts, round_: int, emit: Emit) -> tuple[Sequence[Trial], Literal["mlflow", "ledger"]]:
     """Read the rounds not read yet from the tracker; when it is away, take the ledger's own records, and say so."""
     told = await parts.think(parts.ledger.trials)
+    known = {trial.id: trial for trial in told}
     try:
-        for number in range(round_ + 1):
-            expected = sum(t.round == number and t.finished for t in told)
-            if number in parts.rounds_read or not expected:
+        ended = Counter(t.round for t in told if t.finished)
+        for number in sorted(ended):
+            expected = ended[number]
+            if number in parts.rounds_read or number > round_:
                 continue
             found = await parts.tracker.read_round(number, expected, parts.config.mlflow.wait_seconds)
-            runs = {t.id: t for t in found if t.counted or t.kind == "imported"}
+            runs = {t.id: t for t in found if t.id in known}
             if len(runs) < expected:
                 raise TrackerAway(f"MLflow has {len(runs)} of the {expected} runs of round {number}")
             # Values, states and params are MLflow's. Curves are the ledger's: a metric's history is a request a trial.
-            reports = {t.id: t.reports for t in told if t.reports}
-            parts.runs.update({i: replace(t, reports=reports[i]) if i in reports else t for i, t in runs.items()})
+            # So are the params of trials before a revision of the space: in terms of the new one.
+            parts.runs.update({i: replace(t, reports=known[i].reports) for i, t in runs.items()})
+            parts.runs.update({i: replace(known[i], values=t.values) for i, t in runs.items() if i < parts.refitted})
             parts.rounds_read.add(number)
     except TrackerAway as away:
         if parts.config.mlflow.enabled:

@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 from agentic_hpt.config import mask_secrets
 from agentic_hpt.errors import ConfigError, FailureKind, LedgerError
 from agentic_hpt.graph.context import Emit, StudyParts
-from agentic_hpt.records import Assignment, JsonObject, Outcome, Proposal, Report, Trial, TrialState
+from agentic_hpt.records import Assignment, Goal, JsonObject, Outcome, Proposal, Report, Trial, TrialState
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -87,21 +87,22 @@ async def run_trial(parts: StudyParts, trial: Trial, emit: Emit, *, search: bool
             "worker": trial.worker,
             "round": trial.round,
             "params": dict(trial.params),
+            "continues": trial.continues,
         }
     )
 
     reports: list[Report] = []
+    told_before = _last_step(parts, trial)
 
     def on_report(report: Report) -> bool:
-        reports.append(report)
-        if not search:
+        if report.step <= told_before:  # without a checkpoint an objective starts anew
             return False
-        # A repeat is to tell luck from merit: pruned where it looks poor, it could only confirm.
-        poor = parts.pruner.should_stop(trial.id, report) and trial.kind != "repeat"
-        return poor or trial.id in parts.stopping
+        reports.append(report)
+        return search and parts.pruner.should_stop(trial.id, report, asked=trial.id in parts.stopping)
 
     if search:
         parts.running[trial.id] = trial, reports
+        parts.pruner.began(trial)
     timer = asyncio.timeout(parts.seconds_left() if search else None)
     try:
         async with timer:
@@ -117,14 +118,25 @@ async def run_trial(parts: StudyParts, trial: Trial, emit: Emit, *, search: bool
         raise asyncio.CancelledError("the study is being closed")
     if outcome.state is TrialState.PRUNED and trial.id in parts.stopping:
         outcome = replace(outcome, message="stopped by the coordinator")
-    outcome = replace(outcome, message=mask_secrets(outcome.message))
-    if outcome.failure is FailureKind.INVALID_OUTPUT:
-        await parts.think(_check_contract, parts, outcome)
+    own = tuple(report for report in outcome.reports if report.step > told_before)
+    outcome = replace(outcome, message=mask_secrets(outcome.message), reports=own)
+    problem = outcome.message if outcome.failure is FailureKind.INVALID_OUTPUT else _unmeasured(parts, outcome)
+    if problem:
+        await parts.think(_check_contract, parts, problem)
     told = await asyncio.shield(parts.think(_tell, parts, trial, outcome, search))
     if search:
         parts.pruner.ended(trial.id, told.state is TrialState.COMPLETE)
     emit(_event(parts, told))
     return told
+
+
+def _last_step(parts: StudyParts, trial: Trial) -> int:
+    """Give the last step that the trials which this one goes on from have reported; -1 where there is none."""
+    last = -1
+    while trial.continues is not None:
+        trial = parts.ledger.trial(trial.continues)
+        last = max([last, *(report.step for report in trial.reports)])
+    return last
 
 
 def next_trial(parts: StudyParts, assignment: Assignment, position: int) -> Trial | None:
@@ -140,6 +152,7 @@ def next_trial(parts: StudyParts, assignment: Assignment, position: int) -> Tria
         proposal = parts.strategy.propose(assignment, trials, parts.config.proposal_seed(len(trials)))
     if proposal is None:
         return None
+    stopped = assignment.continues[position] if assignment.continues else None
     return parts.ledger.reserve(
         round_=assignment.round,
         worker=assignment.worker,
@@ -148,6 +161,8 @@ def next_trial(parts: StudyParts, assignment: Assignment, position: int) -> Tria
         tuned=proposal.tuned,
         begin=True,
         revision=assignment.revision,
+        continues=stopped,
+        seed=None if stopped is None else parts.ledger.trial(stopped).seed,
     )
 
 
@@ -157,29 +172,52 @@ def _tell(parts: StudyParts, trial: Trial, outcome: Outcome, search: bool) -> Tr
         description: JsonObject = {"study": parts.name, "uid": parts.ledger.uid, "config": parts.config.to_json()}
         parts.ledger.post_study(description)
         parts.described = True
-    told = parts.ledger.finish(trial.id, trial.attempt, _checked(parts, outcome))
+    told = parts.ledger.finish(trial.id, trial.attempt, _checked(parts, trial, outcome))
     if search:
-        parts.best = parts.config.goal.best([told] if parts.best is None else [parts.best, told])
+        parts.best = _best_now(parts, told)
     return told
 
 
-def _check_contract(parts: StudyParts, outcome: Outcome) -> None:
+def _best_now(parts: StudyParts, told: Trial) -> Trial | None:
+    """Give the best trial once one more was told.
+
+    A front's knee, and what noise leaves of a challenger or of a repeated best, are found among all of them only.
+    """
+    goal, before = parts.config.goal, parts.best
+    if not goal.several and told.kind != "repeat":
+        better = goal.best([told] if before is None else [before, told])
+        if before is None or better is before:
+            return better
+    return goal.best(parts.ledger.trials())
+
+
+def _unmeasured(parts: StudyParts, outcome: Outcome) -> str:
+    """Say which metric of a constraint a complete trial did not give; empty when none is missing."""
+    for constraint in parts.config.goal.constraints if outcome.state is TrialState.COMPLETE else ():
+        for metric in constraint.metrics:
+            if metric not in outcome.values:
+                return f"it gave no {metric!r}, which the constraint {constraint.text!r} needs"
+    return ""
+
+
+def _check_contract(parts: StudyParts, problem: str) -> None:
     """Refuse an objective whose first answer is not what an objective answers: nothing would ever come of the study.
 
     Raises `ConfigError` before anything is told.
     """
     if not any(t.finished and t.counted for t in parts.ledger.trials()):
         raise ConfigError(
-            f"the objective's first answer can't be used: {outcome.message}",
+            f"the objective's first answer can't be used: {problem}",
             "mend the objective and run again; the study's name stays free",
         )
 
 
-def _checked(parts: StudyParts, outcome: Outcome) -> Outcome:
-    """Hold executors to the contract: a complete outcome has the metric."""
-    metric = parts.config.metric
-    if outcome.state is TrialState.COMPLETE and metric not in outcome.values:
-        message = f"the executor gave no {metric!r}"
+def _checked(parts: StudyParts, trial: Trial, outcome: Outcome) -> Outcome:
+    """Hold executors to the contract: a complete outcome has the metrics, a score on the holdout the first one."""
+    wanted = parts.config.goal.objectives[: 1 if trial.kind == "holdout" else None]
+    missing = [objective.metric for objective in wanted if objective.metric not in outcome.values]
+    if outcome.state is TrialState.COMPLETE and missing:
+        message = f"the executor gave no {missing[0]!r}"
         return replace(outcome, state=TrialState.FAILED, values={}, failure=FailureKind.INVALID_OUTPUT, message=message)
     return outcome
 
@@ -193,14 +231,26 @@ def _event(parts: StudyParts, trial: Trial) -> dict[str, object]:
         "round": trial.round,
         "state": str(trial.state),
         "value": goal.value(trial),
+        "values": _objectives(goal, trial),
         "failure": str(trial.failure) if trial.failure else None,
         "message": trial.message,
         "seconds": trial.seconds,
         "params": dict(trial.params),
-        "best": {"trial": best.id, "value": goal.value(best), "params": dict(best.params)} if best else None,
+        "best": {
+            "trial": best.id,
+            "value": goal.value(best),
+            "values": _objectives(goal, best),
+            "params": dict(best.params),
+        }
+        if best
+        else None,
         "trials_used": usage.trials,
         "seconds_used": usage.seconds + parts.unticked(),
     }
+
+
+def _objectives(goal: Goal, trial: Trial) -> dict[str, float]:
+    return {o.metric: trial.values[o.metric] for o in goal.objectives if o.metric in trial.values}
 
 
 def fatal_error(group: BaseExceptionGroup[BaseException]) -> LedgerError | ConfigError | None:

@@ -30,9 +30,10 @@ class StudyInput(TypedDict, total=False):
 
     study: str
     objective: dict[str, Any]
-    metric: str
-    direction: str
-    target: float | None
+    metric: str | list[str]
+    direction: str | list[str]
+    target: float | dict[str, float] | None
+    reference: dict[str, float]
     space: dict[str, Any]
     budget: dict[str, Any]
     strategy: str
@@ -42,6 +43,7 @@ class StudyInput(TypedDict, total=False):
     seed: int
     trials_per_round: int
     pruner: str
+    pruning: dict[str, Any]
     limits: dict[str, Any]
     fresh_seeds: int
     description: str
@@ -49,6 +51,9 @@ class StudyInput(TypedDict, total=False):
     mlflow: dict[str, Any]
     optuna_storage: str
     import_optuna: dict[str, Any]
+    initial: list[dict[str, Any]]
+    constraints: list[str]
+    transfer: list[dict[str, Any]]
 
 
 class StudyState(StudyInput, total=False):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from agentic_hpt.config import mask_secrets
 from agentic_hpt.errors import ConfigError, SpaceError
-from agentic_hpt.records import Goal, Report, Trial, TrialState
+from agentic_hpt.records import Direction, Goal, Params, Report, Trial, TrialState
 from agentic_hpt.space import Choice, Float, SearchSpace
 
 if TYPE_CHECKING:
@@ -59,13 +59,17 @@ class OptunaMirror:
             TrialState.PRUNED: optuna.trial.TrialState.PRUNED,
             TrialState.FAILED: optuna.trial.TrialState.FAIL,
         }
-        metric = self._goal.metric
+        metrics = [o.metric for o in self._goal.objectives]
+        reports = [] if self._goal.several else trial.reports  # Optuna has one value a step only
+        whole = all(metric in trial.values for metric in metrics)
+        broken = self._goal.violations(trial) or ()
         return optuna.trial.create_trial(
             state=states[trial.state],
-            value=self._goal.value(trial),
+            constraints={c.text: by for c, by in zip(self._goal.constraints, broken, strict=False)},
+            values=[trial.values[metric] for metric in metrics] if whole else None,
             params=dict(trial.params),
             distributions={name: _distribution(self._space, name) for name in trial.params},
-            intermediate_values={r.step: r.metrics[metric] for r in trial.reports if metric in r.metrics},
+            intermediate_values={r.step: r.metrics[metrics[0]] for r in reports if metrics[0] in r.metrics},
             user_attrs={_NUMBER: trial.id, "hpt_worker": trial.worker, "hpt_round": trial.round},
         )
 
@@ -79,7 +83,9 @@ def open_mirror(storage: str, name: str, uid: str, goal: Goal) -> Study:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        study = optuna.create_study(storage=storage, study_name=name, direction=goal.direction, load_if_exists=True)
+        study = optuna.create_study(
+            storage=storage, study_name=name, directions=[o.direction for o in goal.objectives], load_if_exists=True
+        )
     except Exception as error:  # SQLAlchemy's, a driver's, Optuna's: whatever the URL brings
         raise ConfigError(
             f"optuna_storage: {mask_secrets(storage)!r} can't be used: {mask_secrets(str(error))[:300]}",
@@ -95,46 +101,76 @@ def open_mirror(storage: str, name: str, uid: str, goal: Goal) -> Study:
     study.set_user_attr("hpt_uid", uid)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names([goal.metric])
+        study.set_metric_names([o.metric for o in goal.objectives])
     return study
 
 
 def read_optuna(storage: str, name: str, space: SearchSpace, goal: Goal) -> tuple[list[Trial], int]:
     """Read a study's finished trials that fit the space; give them, and how many did not fit.
 
-    Raises `ConfigError` when the storage can't be read, or the study is not there or has another direction.
+    Several objectives are told apart by the names that the study has for them, else by their order. Raises
+    `ConfigError` when the storage can't be read, or the study is not there or has other directions.
     """
+    study, found = _loaded(storage, name, "import_optuna")
+    metrics = [o.metric for o in goal.objectives]
+    named = study.metric_names if goal.several and sorted(study.metric_names or ()) == sorted(metrics) else None
+    metrics = named or metrics
+    wanted = {o.metric: o.direction for o in goal.objectives}
+    directions = [d.name.lower() for d in study.directions]
+    if directions != [wanted[metric] for metric in metrics]:
+        raise ConfigError(
+            f"import_optuna: the study {name!r} has the directions {directions}, this one "
+            f"{' and '.join(repr(wanted[metric]) for metric in metrics)}",
+            "set direction to the same",
+        )
+    ended = [entry for entry in found if entry.state.is_finished()]
+    trials = [t for t in (_trial(entry, space, metrics) for entry in ended) if t is not None]
+    return trials, len(ended) - len(trials)
+
+
+def complete_trials(storage: str, name: str, metric: str) -> tuple[list[tuple[Params, float]], Direction | None, int]:
+    """Read configuration and value of a study's complete trials, the direction, and how many ended without a value.
+
+    Of several objectives `metric` is taken. Raises `ConfigError` when the storage can't be read or has no such study.
+    """
+    study, found = _loaded(storage, name, "transfer")
+    names = study.metric_names or ([metric] if len(study.directions) == 1 else [])
+    place = 0 if len(study.directions) == 1 else next((i for i, n in enumerate(names) if n == metric), None)
+    if place is None:
+        raise ConfigError(
+            f"transfer: the Optuna study {name!r} has {len(study.directions)} objectives, and none is named {metric!r}",
+            f"name one by metric: {', '.join(names) or '(it has no names for them)'}",
+        )
+    ended = [t for t in found if t.state.is_finished()]
+    values: list[tuple[Params, float]] = [(dict(t.params), t.values[place]) for t in ended if t.values]
+    minimize = study.directions[place].name == "MINIMIZE"
+    return values, "minimize" if minimize else "maximize", len(ended) - len(values)
+
+
+def _loaded(storage: str, name: str, key: str) -> tuple[Study, list[FrozenTrial]]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         study = optuna.load_study(storage=storage, study_name=name)
-        directions = [d.name.lower() for d in study.directions]
-        found = study.get_trials(deepcopy=False)
+        return study, study.get_trials(deepcopy=False)
     except Exception as error:  # a missing study, a missing table, a driver's error
         why = mask_secrets(f"{type(error).__name__}: {error}")[:300]
         raise ConfigError(
-            f"import_optuna: the study {name!r} can't be read from {mask_secrets(storage)!r}: {why}",
+            f"{key}: the study {name!r} can't be read from {mask_secrets(storage)!r}: {why}",
             "check the URL and the study's name",
         ) from None
-    if directions != [goal.direction]:
-        raise ConfigError(
-            f"import_optuna: the study {name!r} has the directions {directions}, this one {goal.direction!r}",
-            "set direction to the same",
-        )
-    trials = [t for t in (_trial(entry, space, goal) for entry in found if entry.state.is_finished()) if t is not None]
-    return trials, sum(entry.state.is_finished() for entry in found) - len(trials)
 
 
-def _trial(entry: FrozenTrial, space: SearchSpace, goal: Goal) -> Trial | None:
+def _trial(entry: FrozenTrial, space: SearchSpace, metrics: Sequence[str]) -> Trial | None:
     import optuna
 
     try:
         params = space.validated(entry.params)
     except SpaceError:
         return None
-    if entry.state is optuna.trial.TrialState.COMPLETE and entry.value is not None:
-        state, values = TrialState.COMPLETE, {goal.metric: float(entry.value)}
+    if entry.state is optuna.trial.TrialState.COMPLETE and entry.values is not None:
+        state, values = TrialState.COMPLETE, dict(zip(metrics, map(float, entry.values), strict=True))
     elif entry.state is optuna.trial.TrialState.PRUNED:
         state, values = TrialState.PRUNED, {}
     else:
@@ -152,7 +188,7 @@ def _trial(entry: FrozenTrial, space: SearchSpace, goal: Goal) -> Trial | None:
         values=values,
         message=f"trial {entry.number} of an Optuna study",
         seconds=entry.duration.total_seconds() if entry.duration else None,
-        reports=tuple(Report(step, {goal.metric: value}) for step, value in steps),
+        reports=tuple(Report(step, {metrics[0]: value}) for step, value in steps),
     )
 
 

@@ -40,8 +40,9 @@ from agentic_hpt.errors import LedgerError, StoreVersionError
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
-SCHEMA_VERSION = 3
-"""1: the first. 2: the table of notes. 3: the table of evidence."""
+SCHEMA_VERSION = 4
+"""1: the first. 2: the table of notes. 3: the table of evidence. 4: a trial's `continues` and `source`; the tables of
+earlier studies and of revisions."""
 
 metadata = MetaData()
 
@@ -83,6 +84,8 @@ trials = Table(
     Column("seconds", Float),
     Column("reserved", Float, nullable=False),
     Column("ended", Float),
+    Column("continues", Integer),
+    Column("source", Text),
 )
 
 attempts = Table(
@@ -138,6 +141,24 @@ model_calls = Table(
     Column("created", Float, nullable=False),
 )
 
+earlier = Table(
+    "hpt_earlier",
+    metadata,
+    Column("study", Integer, primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
+"""The trials of earlier studies that a study learns from, packed: they are no trials of its own."""
+
+revisions = Table(
+    "hpt_revisions",
+    metadata,
+    Column("study", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("body", Text, nullable=False),
+)
+"""How a person changed a study's space."""
+
 notes = Table(
     "hpt_notes",
     metadata,
@@ -187,8 +208,10 @@ def open_engine(url: str, *, create: bool) -> Engine:
                 raise LedgerError(f"{path} holds no agentic-hpt ledger", "check --home")
             version = int(connection.execute(select(meta.c.value).where(meta.c.key == "schema_version")).scalar_one())
             if version < SCHEMA_VERSION:
-                for table in (notes, evidence)[version - 1 :]:
+                for table in (notes, evidence, earlier, revisions)[version - 1 :]:
                     table.create(connection)
+                for column in (trials.c.continues, trials.c.source):  # all older versions lack both
+                    connection.exec_driver_sql(f"ALTER TABLE {trials.name} ADD COLUMN {column.name} {column.type}")
                 version = SCHEMA_VERSION
                 connection.execute(update(meta).where(meta.c.key == "schema_version").values(value=str(version)))
     except DatabaseError as error:

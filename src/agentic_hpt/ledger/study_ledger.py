@@ -15,9 +15,11 @@ from dataclasses import asdict, replace
 from sqlalchemy import Connection, Engine, Row, bindparam, insert, select, update
 
 from agentic_hpt.errors import FailureKind, LedgerError
+from agentic_hpt.ledger.revising import add_revision, as_now, revisions_of
 from agentic_hpt.ledger.schema import attempts, reports, studies, transaction, trials
 from agentic_hpt.ledger.study_log import StudyLog
 from agentic_hpt.records import Budget, JsonObject, Outcome, Params, Report, Trial, TrialState, Usage, WorkerKind
+from agentic_hpt.refitting import Revision
 
 # The statements that every trial needs, built once: building them anew costs more than SQLite does.
 _OPEN_ATTEMPTS = (
@@ -72,7 +74,10 @@ class StudyLedger(StudyLog):
         self._trials: dict[int, Trial] = {}
         self._assigned: dict[tuple[int, WorkerKind, str], list[int]] = {}
         self._counted = 0
+        self._outside: set[int] = set()
         with transaction(engine) as connection:
+            self.revisions = revisions_of(connection, study)
+            """How the space was changed since the study began."""
             curves: dict[tuple[int, int], list[Report]] = {}
             rows = connection.execute(
                 select(reports).where(reports.c.study == study).order_by(reports.c.number, reports.c.position)
@@ -81,7 +86,11 @@ class StudyLedger(StudyLog):
                 curve = curves.setdefault((row.number, row.attempt), [])
                 curve.append(Report(row.step, json.loads(row.metrics)))
             for row in connection.execute(select(trials).where(trials.c.study == study).order_by(trials.c.number)):
-                self._keep(_trial(row, curves.get((row.number, row.attempt), ())))
+                written = _trial(row, curves.get((row.number, row.attempt), ()))
+                now = as_now(written, self.revisions)
+                self._keep(written if now is None else now)
+                if now is None:
+                    self._outside.add(written.id)
             self._seconds: float = connection.execute(
                 select(studies.c.seconds).where(studies.c.id == study)
             ).scalar_one()
@@ -89,8 +98,26 @@ class StudyLedger(StudyLog):
     # -- trials ---------------------------------------------------------------------------------------------------
 
     def trials(self) -> Sequence[Trial]:
-        """Give the study's trials in order of their ids, imported ones included, final ones not."""
-        return [t for t in self._trials.values() if t.kind not in ("fresh_seed", "holdout")]
+        """Give the study's trials in order of their ids, imported ones included, final ones not.
+
+        Since a revision of the space they are in terms of the new one; those that it does not hold are not among them.
+        """
+        hidden = self._outside
+        return [t for t in self._trials.values() if t.kind not in ("fresh_seed", "holdout") and t.id not in hidden]
+
+    @property
+    def begins(self) -> int:
+        """The round behind which the search goes on in the space as it was last revised; 0 when it never was."""
+        return self.revisions[-1].round if self.revisions else 0
+
+    @property
+    def count(self) -> int:
+        """How many trials there are, imported, final and outside ones too."""
+        return len(self._trials)
+
+    def outside(self) -> list[Trial]:
+        """Give the trials that the space does not hold any more, as they were."""
+        return [self._trials[number] for number in sorted(self._outside)]
 
     def trial(self, number: int) -> Trial:
         """Give one trial. Raises `LedgerError` for an unknown number."""
@@ -113,6 +140,7 @@ class StudyLedger(StudyLog):
         seed: int | None = None,
         begin: bool = False,
         revision: int = 0,
+        continues: int | None = None,
     ) -> Trial | None:
         """Reserve the next trial; `None` when the trial budget is used up (final trials are not counted).
 
@@ -130,6 +158,7 @@ class StudyLedger(StudyLog):
             tuned=tuple(tuned),
             revision=revision,
             attempt=1 if begin else 0,
+            continues=continues,
         )
         if trial.counted and self._budget.trials is not None and self._counted >= self._budget.trials:
             return None
@@ -206,6 +235,20 @@ class StudyLedger(StudyLog):
             self._keep(trial)
         return len(imported)
 
+    def revise(self, revision: Revision, config: JsonObject) -> None:
+        """Change the study's description and keep how its space was revised; trials that had not ended are given up.
+
+        The ledger must be opened anew afterwards. Raises `LedgerError`.
+        """
+        cancelled = Outcome.failed(FailureKind.CANCELLED, "the space was revised before the trial ended")
+        for trial in [t for t in self._trials.values() if not t.finished]:
+            self.finish(trial.id, self.start(trial.id).attempt, cancelled)
+        number = len(self.revisions) + 1
+        with transaction(self._engine) as connection:
+            add_revision(connection, self._study, number, revision)
+            connection.execute(update(studies).where(studies.c.id == self._study).values(config=json.dumps(config)))
+            self._post(connection, "revision", f"revision/{number}", revision.round, revision.to_json())
+
     # -- usage -----------------------------------------------------------------------------------------------------
 
     def usage(self) -> Usage:
@@ -249,6 +292,8 @@ class StudyLedger(StudyLog):
             "message": trial.message,
             "seconds": trial.seconds,
             "ended": ended,
+            "continues": trial.continues,
+            "source": trial.source or None,
         }
         if ended is None:
             row["reserved"] = time.time()
@@ -292,6 +337,8 @@ def _trial(row: Row[tuple[object, ...]], curve: Sequence[Report]) -> Trial:
         message=data["message"] or "",
         seconds=data["seconds"],
         reports=tuple(curve),
+        continues=data["continues"],
+        source=data["source"] or "",
     )
 
 

@@ -11,8 +11,8 @@ from typing import cast
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
-from agentic_hpt.ledger.schema import decisions, evidence, model_calls, notes, outbox, studies, transaction
-from agentic_hpt.records import DecisionRecord, FinalReport, JsonObject, ModelCall, Note
+from agentic_hpt.ledger.schema import decisions, earlier, evidence, model_calls, notes, outbox, studies, transaction
+from agentic_hpt.records import DecisionRecord, EarlierStudy, FinalReport, JsonObject, ModelCall, Note
 
 
 class StudyLog:
@@ -29,6 +29,7 @@ class StudyLog:
         with transaction(engine) as connection:
             calls = connection.execute(spent).one()
         self._calls, self._tokens, self._dollars = int(calls[0]), int(calls[1]), float(calls[2])
+        self._decided: dict[int, DecisionRecord] = {}
 
     def decision(self, round_: int) -> DecisionRecord | None:
         """Give the decision taken after a round, if there is one."""
@@ -38,11 +39,13 @@ class StudyLog:
         return DecisionRecord.from_json(json.loads(body)) if body else None
 
     def decisions(self) -> list[DecisionRecord]:
-        """Give all decisions, in order."""
-        query = select(decisions.c.body).where(decisions.c.study == self._study).order_by(decisions.c.round)
+        """Give all decisions, in order; each is read once, since none is ever changed."""
+        query = select(decisions.c.round, decisions.c.body).where(decisions.c.study == self._study)
+        newest = max(self._decided, default=-1)
         with transaction(self._engine) as connection:
-            bodies = connection.execute(query).scalars().all()
-        return [DecisionRecord.from_json(json.loads(body)) for body in bodies]
+            rows = connection.execute(query.where(decisions.c.round > newest).order_by(decisions.c.round)).all()
+        self._decided.update({row.round: DecisionRecord.from_json(json.loads(row.body)) for row in rows})
+        return list(self._decided.values())
 
     def record_decision(self, decision: DecisionRecord) -> None:
         """Keep a decision; a second one for the same round is refused with `LedgerError`.
@@ -63,7 +66,7 @@ class StudyLog:
 
     def record_evidence(self, round_: int, shown: JsonObject) -> None:
         """Keep what the decision after a round rests on, in place of what was kept before: no decision came of that."""
-        body = zlib.compress(json.dumps(shown, separators=(",", ":")).encode())
+        body = _packed(shown)
         here = evidence.c.study == self._study, evidence.c.round == round_
         with transaction(self._engine) as connection:
             connection.execute(delete(evidence).where(*here))
@@ -121,6 +124,22 @@ class StudyLog:
             if opening is not None:
                 self._post_decision(connection, 0, json.loads(opening))
 
+    def keep_earlier(self, studies_: Sequence[EarlierStudy]) -> None:
+        """Keep the trials of earlier studies, as they were there."""
+        rows = [
+            {"study": self._study, "position": position, "body": _packed(found.to_json())}
+            for position, found in enumerate(studies_)
+        ]
+        with transaction(self._engine) as connection:
+            connection.execute(insert(earlier), rows)
+
+    def earlier(self) -> list[EarlierStudy]:
+        """Give the trials of the earlier studies that this one learns from."""
+        query = select(earlier.c.body).where(earlier.c.study == self._study).order_by(earlier.c.position)
+        with transaction(self._engine) as connection:
+            bodies = connection.execute(query).scalars().all()
+        return [EarlierStudy.from_json(_unpacked(body)) for body in bodies]
+
     def record_final(self, report: FinalReport, payload: JsonObject) -> None:
         """Keep the final figures and put `payload` into the outbox."""
         with transaction(self._engine) as connection:
@@ -134,7 +153,7 @@ class StudyLog:
         """Give the final figures, once there are any."""
         with transaction(self._engine) as connection:
             body = connection.execute(select(studies.c.final).where(studies.c.id == self._study)).scalar()
-        return FinalReport(**json.loads(body)) if body else None
+        return FinalReport.from_json(json.loads(body)) if body else None
 
     def run_id(self) -> str | None:
         """Give the id of the study's MLflow run, once it is known."""
@@ -184,4 +203,12 @@ def evidence_of(connection: Connection, study: int, round_: int) -> JsonObject |
     """Give what a study's decision after a round rests on; `None` where none was kept."""
     query = select(evidence.c.body).where(evidence.c.study == study, evidence.c.round == round_)
     body = connection.execute(query).scalar()
-    return cast(JsonObject, json.loads(zlib.decompress(body))) if body is not None else None
+    return _unpacked(body) if body is not None else None
+
+
+def _packed(data: JsonObject) -> bytes:
+    return zlib.compress(json.dumps(data, separators=(",", ":")).encode())
+
+
+def _unpacked(body: bytes) -> JsonObject:
+    return cast(JsonObject, json.loads(zlib.decompress(body)))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import statistics
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from agentic_hpt.errors import ConfigError, FailureKind, TrialFailure
+from agentic_hpt.errors import ConfigError, FailureKind, Pruned, TrialFailure
 from agentic_hpt.objectives.datasets import Split, load, sizes
+from agentic_hpt.objectives.torch_checkpoint import Checkpoint, Stateful
 from agentic_hpt.presets import TASKS
 from agentic_hpt.protocols import TrialHandle
 from agentic_hpt.records import JsonObject, Params
@@ -24,10 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["TorchTrainer", "load_example", "load_model"]
 
-METRICS = ("accuracy", "loss", "parameters")
+METRICS = ("accuracy", "loss", "parameters", "latency_ms", "seconds", "memory_mb")
+"""What a study may look at; the last two are the executor's to measure."""
 _ACTIVATIONS = {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU", "tanh": "Tanh"}
 _EXAMPLE_ROWS = 3
 _SMOOTHING = 0.1
+_PASSES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +71,25 @@ class TorchTrainer:
 
     has_holdout = True
 
-    def __init__(self, task: str) -> None:
+    def __init__(self, task: str, latency: bool = False) -> None:
         if task not in TASKS:
             raise ConfigError(f"unknown task {task!r}", f"the tasks are {', '.join(TASKS)}")
         self.task = task
+        self._latency = latency  # costs time and differs from run to run: measured where the study looks at it
 
-    def check(self, names: Sequence[str], metric: str) -> None:
-        """See that the trainer knows the parameters and the metric. Raises `ConfigError` before a trial is spent."""
+    def check(self, names: Sequence[str], metrics: Sequence[str]) -> None:
+        """See that the trainer knows the parameters and the metrics. Raises `ConfigError` before a trial is spent."""
         unknown = [name for name in names if name not in Hyperparameters.__slots__]
         if unknown:
             raise ConfigError(
                 f"space: the built-in trainer has no parameter {unknown[0]!r}",
                 f"it knows {', '.join(Hyperparameters.__slots__)}",
             )
-        if metric not in METRICS:
-            raise ConfigError(
-                f"metric: the built-in trainer does not give {metric!r}", f"it gives {', '.join(METRICS)}"
-            )
+        for metric in metrics:
+            if metric not in METRICS:
+                raise ConfigError(
+                    f"metric: the built-in trainer does not give {metric!r}", f"it gives {', '.join(METRICS)}"
+                )
 
     def __repr__(self) -> str:
         return f"TorchTrainer({self.task!r})"
@@ -110,12 +117,10 @@ class TorchTrainer:
         return facts
 
     def run(self, params: Params, trial: TrialHandle) -> object:
-        """Train; give validation accuracy and loss (cross-entropy, nats), seconds, and the number of weights."""
-        model, figures = _train(Hyperparameters.read(params), trial.seed, load(self.task), trial)
-        return {
-            **figures,
-            "parameters": sum(p.numel() for p in model.parameters()),
-        }
+        """Train; give validation accuracy and loss (cross-entropy, nats), and the number of weights."""
+        split = load(self.task)
+        model, figures = _train(Hyperparameters.read(params), trial.seed, split, trial)
+        return {**figures, **self._of_model(model, split)}
 
     def holdout(self, params: Params, trial: TrialHandle) -> object:
         """Train with the trial's seed, leave the model and its predictions in the artifact folder, score the holdout.
@@ -137,7 +142,15 @@ class TorchTrainer:
             trial.artifact_dir / "holdout.json",
             {"labels": list(split.labels), "true": labels.tolist(), "predicted": predicted.tolist()},
         )
-        return {"accuracy": (predicted == labels).float().mean().item(), "loss": loss}
+        figures = {"accuracy": (predicted == labels).float().mean().item(), "loss": loss}
+        return {**figures, **self._of_model(model, split)}
+
+    def _of_model(self, model: torch.nn.Module, split: Split) -> dict[str, float]:
+        """Give the number of weights, and if wanted the milliseconds that one row takes: the median of many."""
+        figures: dict[str, float] = {"parameters": sum(p.numel() for p in model.parameters())}
+        if self._latency:
+            figures["latency_ms"] = _latency(model, split)
+        return figures
 
 
 def load_model(folder: str | Path) -> torch.nn.Module:
@@ -174,6 +187,8 @@ def _train(
 ) -> tuple[torch.nn.Sequential, dict[str, float]]:
     """Train by Adam, cosine schedule and label smoothing; give the model in eval mode and its last figures.
 
+    A trial that was stopped or killed before goes on from its checkpoint, to the same figures.
+
     Raises `TrialFailure` of kind `nan` when the loss stops being a number.
     """
     import torch
@@ -189,8 +204,12 @@ def _train(
         optimizer = torch.optim.Adam(body.parameters(), lr=hp.learning_rate, weight_decay=hp.weight_decay, fused=True)
         batches = math.ceil(len(x) / hp.batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, hp.epochs * batches)
-        figures: dict[str, float] = {}
-        for epoch in range(hp.epochs):
+        held = None if trial is None else _checkpoint(trial, hp, (body, optimizer, schedule))
+        behind = [] if held is None else held.load()
+        if trial is not None:
+            for epoch, known in enumerate(behind):
+                trial.report(known, step=epoch)
+        for epoch in range(len(behind), hp.epochs):
             body.train()
             for batch in torch.randperm(len(x)).split(hp.batch_size):  # type: ignore[no-untyped-call]
                 loss = torch.nn.functional.cross_entropy(body(x[batch]), y[batch], label_smoothing=_SMOOTHING)
@@ -201,9 +220,21 @@ def _train(
             figures = _figures(body, x_val, y_val)
             if not math.isfinite(figures["loss"]):
                 raise TrialFailure(FailureKind.NAN, f"the training diverged: the loss is {figures['loss']}")
-            if trial is not None:
-                trial.report(figures, step=epoch)
-    return model.eval(), figures
+            behind.append(figures)
+            if trial is not None and held is not None:
+                held.save_now_and_then(behind)
+                try:
+                    trial.report(figures, step=epoch)
+                except Pruned:  # it may go on later
+                    held.save(behind)
+                    raise
+        if held is not None:
+            held.remove()
+    return model.eval(), behind[-1] if behind else {}
+
+
+def _checkpoint(trial: TrialHandle, hp: Hyperparameters, parts: Sequence[Stateful]) -> Checkpoint:
+    return Checkpoint(trial.checkpoint_dir, {**asdict(hp), "seed": trial.seed}, parts)
 
 
 def _figures(body: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
@@ -216,6 +247,19 @@ def _figures(body: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[st
         "accuracy": (logits.argmax(1) == y).float().mean().item(),
         "loss": torch.nn.functional.cross_entropy(logits, y).item(),
     }
+
+
+def _latency(model: torch.nn.Module, split: Split) -> float:
+    import torch
+
+    row = torch.from_numpy(split.validation.features[:1])
+    taken = []
+    with torch.no_grad():
+        for _ in range(_PASSES):
+            started = time.perf_counter()
+            model(row)
+            taken.append(time.perf_counter() - started)
+    return 1000 * statistics.median(taken)
 
 
 @contextlib.contextmanager

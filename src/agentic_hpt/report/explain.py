@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.records import (
+    HYPERVOLUME,
     ActionRecord,
     DecisionRecord,
     FinalReport,
@@ -22,10 +23,14 @@ from agentic_hpt.records import (
     TrialState,
     Usage,
     Verdict,
+    best_of,
     configuration_key,
 )
 from agentic_hpt.report.actions import Effect, action_words, decider_words, effect_words
+from agentic_hpt.report.constrained import asked_sentences, constraint_sentences
 from agentic_hpt.report.plain import counted, duration, number
+from agentic_hpt.report.several import front_sentences, wanted
+from agentic_hpt.report.stopping import stopping_sentences
 from agentic_hpt.report.summary import final_sentences, target_sentence
 
 __all__ = ["ROUTINE", "Act", "Chapter", "Cited", "Explanation", "Work", "explain"]
@@ -164,15 +169,14 @@ def explain(
     Gains and effects are held against one noise, `noise_sd`. With `noise_afterwards` it comes from the fresh seeds of
     the end, so that no decision knew it.
     """
-    goal = config.goal
-    pool = [t for t in trials if t.counted or t.kind == "imported"]
+    goal, pool = config.goal.merged(t for t in trials if t.counted or t.kind == "imported")
     decided = {decision.round: decision for decision in decisions}
     model = config.coordinator.model
     found: list[Chapter] = []
     rounds = {trial.round for trial in pool} | {number + 1 for number in decided}
     held: Trial | None = None
     for round_ in sorted(rounds):
-        before, held = held, goal.best(t for t in pool if t.round <= round_)
+        before, held = held, goal.furthest(t for t in pool if t.round <= round_)
         decision = decided.get(round_ - 1)
         told = None
         if decision is not None:
@@ -195,26 +199,36 @@ def explain(
                 beyond_noise=beyond_noise(gain, noise_sd) if gain and noise_sd is not None else None,
             )
         )
-    best = goal.best(pool)
+    best = best_of(config.goal, pool, final)
     end = _end(status, stopped_by, decisions, usage)
     if final is not None:
-        end += final_sentences(goal.metric, final.to_json())
-    target = target_sentence(goal, goal.value(best) if best is not None else None, final.mean if final else None)
+        end += final_sentences(config.goal.metric, final.to_json())
+    end += constraint_sentences(config, pool, best)
+    end += stopping_sentences(config.goal, pool, config.halving)
+    value = config.goal.value(best) if best is not None else None
+    target = target_sentence(config.goal, value, final.mean if final else None)
     return Explanation(
         study=config.study,
         status=status,
         stopped_by=stopped_by,
-        metric=goal.metric,
+        metric=goal.metric if goal.merges is None else HYPERVOLUME,
         direction=goal.direction,
         noise_sd=noise_sd,
         begin=tuple(_begin(config, pool, noise_sd, noise_afterwards)),
         chapters=tuple(found),
-        end=(*end, *([target] if target else [])),
+        end=(*end, *([target] if target else []), *front_sentences(config.goal, pool)),
     )
 
 
 def _begin(config: StudyConfig, trials: Sequence[Trial], noise_sd: float | None, afterwards: bool) -> Iterable[str]:
-    yield f"{counted(len(config.space), 'parameter')} were searched to {config.direction} {config.metric}."
+    yield f"{counted(len(config.space), 'parameter')} were searched to {wanted(config.goal)}."
+    if config.goal.several:
+        yield (
+            "How far the search was is told by the hypervolume of the front; the figure of a single trial is the "
+            "volume that it covers alone. Both are shares of the box from the reference point to the best of the first "
+            "trials."
+        )
+    yield from asked_sentences(config)
     earlier = sum(t.kind == "imported" for t in trials)
     if earlier:
         yield f"{counted(earlier, 'trial')} came from an earlier study."
@@ -311,6 +325,8 @@ def _standing(goal: Goal, best: Trial | None, trials: Sequence[Trial], round_: i
     """Give the value that the best trial stands for: the mean of its seeds if it was repeated by then."""
     if best is None:
         return None
+    if goal.merges is not None:
+        return goal.figure(best)
     means = goal.repeated_means(t for t in trials if t.round <= round_)
     return means.get(configuration_key(best.params), goal.value(best))
 

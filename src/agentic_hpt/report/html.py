@@ -10,10 +10,12 @@ from pathlib import Path
 
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.errors import ConfigError
+from agentic_hpt.fronts import front_of
 from agentic_hpt.records import DecisionRecord, FinalReport, Trial, Usage
 from agentic_hpt.report.actions import Effect, action_words, decider_words, effect_words
-from agentic_hpt.report.figures import confusion_figure, history_figure
+from agentic_hpt.report.figures import confusion_figure, front_figure, history_figure
 from agentic_hpt.report.plain import counted, duration, number, parameters, visible
+from agentic_hpt.report.several import figures_of, heading
 from agentic_hpt.report.summary import summarize
 from agentic_hpt.space import Choice, Parameter
 
@@ -51,6 +53,8 @@ def write_report(
         counted=counted,
         action=action_words,
         decider=decider_words,
+        heading=heading,
+        figures_of=figures_of,
     )
     template = environment.from_string((files("agentic_hpt.report") / "report.html").read_text(encoding="utf-8"))
     shown = [t for t in trials if t.counted or t.kind == "imported"]
@@ -62,6 +66,8 @@ def write_report(
         findings=summarize(config, status, trials, decisions, final, usage),
         effects={(effect.round, effect.position): effect_words(effect) for effect in effects},
         history=_embedded(lambda png: history_figure(config.goal, shown, png)) if shown else None,
+        front=_embedded(lambda png: front_figure(config.goal, shown, png)) if config.goal.several and shown else None,
+        pareto=front_of(config.goal, shown),
         confusion=_confusion(final, artifacts),
     )
     try:

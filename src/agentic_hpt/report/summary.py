@@ -7,9 +7,14 @@ from dataclasses import dataclass
 
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.errors import FailureKind
-from agentic_hpt.records import DecisionRecord, FinalReport, Goal, Trial, TrialState, Usage, is_number
-from agentic_hpt.report.plain import counted, duration, number
+from agentic_hpt.outcomes import Standing, standings
+from agentic_hpt.records import DecisionRecord, FinalReport, Goal, Trial, TrialState, Usage, best_of, is_number
+from agentic_hpt.report.constrained import asked_sentences, constraint_sentences, fresh_sentences
+from agentic_hpt.report.gaining import gain_sentences
+from agentic_hpt.report.plain import counted, duration, number, visible
+from agentic_hpt.report.several import front_sentences, wanted
 from agentic_hpt.report.steered import OnEdge, Steered, edge_sentence, on_edge, steered, steering_sentence
+from agentic_hpt.report.stopping import stopping_sentences
 
 __all__ = ["Failures", "Findings", "Step", "Yield", "final_sentences", "steps", "summarize", "target_sentence"]
 
@@ -64,6 +69,8 @@ class Findings:
     steered: tuple[Steered, ...]
     edges: tuple[OnEdge, ...]
     final: FinalReport | None
+    constraints: tuple[Standing, ...]
+    """How the best trial stands to each outcome constraint."""
     sentences: tuple[str, ...]
     """The study in plain words, for a person who reads nothing else."""
 
@@ -80,9 +87,10 @@ def summarize(
     goal = config.goal
     searched = [t for t in trials if t.counted]
     pool = [t for t in trials if t.counted or t.kind == "imported"]
-    trend = steps(goal, pool)
+    merged, seen = goal.merged(pool)
+    trend = steps(merged, seen)
     gains = {step.trial for step in trend}
-    best = goal.best(pool)
+    best = best_of(goal, pool, final)
     default = next((t for t in searched if t.kind == "default"), None)
     counts = {state.value: sum(t.state is state for t in searched) for state in TrialState}
     steering = steered(decisions)
@@ -95,15 +103,20 @@ def summarize(
         best=best,
         default=default,
         trend=trend,
-        rounds=_yields(goal, ((f"round {t.round}", t) for t in searched), gains),
-        workers=_yields(goal, ((t.worker, t) for t in searched), gains),
+        rounds=_yields(merged, ((f"round {t.round}", t) for t in seen if t.counted), gains),
+        workers=_yields(merged, ((t.worker, t) for t in seen if t.counted), gains),
         top=tuple(goal.ranked(pool)[:10]),
         decisions=tuple(decisions),
         steered=steering,
         edges=edges,
         final=final,
+        constraints=standings(goal, pool, best.params if best is not None else None),
         sentences=(
             *_sentences(config, status, counts, best, default, final, usage, decisions),
+            *asked_sentences(config),
+            *constraint_sentences(config, pool, best),
+            *front_sentences(goal, pool),
+            *stopping_sentences(goal, searched, config.halving),
             *([steering_sentence(steering)] if steering else []),
             *([edge_sentence(edges)] if edges else []),
         ),
@@ -114,7 +127,7 @@ def steps(goal: Goal, trials: Iterable[Trial]) -> tuple[Step, ...]:
     """Give the trials, in the order of their ids, that improved on all before them."""
     found: list[Step] = []
     for trial in sorted(trials, key=lambda t: t.id):
-        value = goal.value(trial)
+        value = goal.figure(trial)
         if value is not None and (not found or goal.better(value, found[-1].value)):
             found.append(Step(trial.id, value))
     return tuple(found)
@@ -134,20 +147,26 @@ def final_sentences(metric: str, final: Mapping[str, object]) -> list[str]:
             f"Retrained with {counted(seeds, 'fresh seed')}, the winner has {metric} {number(mean)}{spread}: "
             "this is the figure to expect."
         )
+    means = final.get("means")
+    if isinstance(means, Mapping) and means:
+        others = ", ".join(f"{visible(name)} {number(value)}" for name, value in means.items() if name != metric)
+        said.append(f"Its means of the other objectives there: {others}.")
     if failed:
         said.append(f"{counted(failed, 'training')} with a fresh seed failed and is not part of that figure.")
     if holdout is None:
         said.append("There is no holdout score: the objective has no data set aside, or it could not be scored.")
     else:
         said.append(f"On the holdout, data that no decision saw and that was scored once: {number(holdout)}.")
+    constraints = final.get("constraints")
+    said += fresh_sentences(constraints) if isinstance(constraints, list) else []
     if gap is not None:
         said.append(f"Selection gap {number(gap)}: {_gap_meaning(gap, sd)}")
-    return said
+    return [*said, *gain_sentences(metric, final)]
 
 
 def target_sentence(goal: Goal, best: float | None, mean: float | None) -> str | None:
     """Say whether the target was reached, and whether that holds on fresh seeds; `None` without a target."""
-    if goal.target is None:
+    if goal.target is None or goal.several:  # of several, one trial must reach all at once: see `front_sentences`
         return None
     head = f"The target, {goal.metric} {'≥' if goal.direction == 'maximize' else '≤'} {number(goal.target)},"
     if not goal.reached(best):
@@ -188,7 +207,7 @@ def _sentences(
 ) -> Iterable[str]:
     goal = config.goal
     names = ", ".join(config.space.names)
-    yield f"{counted(len(config.space), 'parameter')} ({names}) were searched to {goal.direction} {goal.metric}."
+    yield f"{counted(len(config.space), 'parameter')} ({names}) were searched to {wanted(goal)}."
     states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     asked = config.coordinator.model or any(d.kind == "llm" for d in decisions)
     decider = f"the model {config.coordinator.model or ''}".rstrip() + " under the guards" if asked else "the rules"
@@ -198,13 +217,15 @@ def _sentences(
     )
     value = goal.value(best) if best is not None else None
     if best is None or value is None:
-        yield "No trial is complete yet, so there is no best configuration."
+        if not goal.constraints or not counts[TrialState.COMPLETE]:
+            yield "No trial is complete yet, so there is no best configuration."
     else:
         held = goal.value(default) if default is not None else None
         against = ""
         if default is not None and held is not None and default.id != best.id:
             against = f"; the default configuration had {number(held)}"
-        yield f"The best validation figure is {goal.metric} {number(value)}, of trial {best.id}{against}."
+        if not goal.several:
+            yield f"The best validation figure is {goal.metric} {number(value)}, of trial {best.id}{against}."
     if final is not None:
         yield from final_sentences(goal.metric, final.to_json())
     target = target_sentence(goal, value, final.mean if final else None)

@@ -1,23 +1,16 @@
-"""Drawing a parameter's values at random, evenly on its scale: anywhere, or outside a range."""
+"""Drawing a parameter's values at random, evenly on its scale, outside a range."""
 
 from __future__ import annotations
 
-import math
 import random
 from typing import cast
 
+from agentic_hpt.feasible import random_value, value_between
 from agentic_hpt.records import ParamValue, Range
-from agentic_hpt.space import Choice, Float, Int, Parameter
+from agentic_hpt.space import Choice, Parameter
 from agentic_hpt.steering import in_range
 
 _TRIES = 20
-
-
-def random_value(parameter: Parameter, dice: random.Random) -> ParamValue:
-    """Draw one of a parameter's values."""
-    if isinstance(parameter, Choice):
-        return dice.choice(list(parameter.values))
-    return _drawn(parameter, parameter.low, parameter.high, dice)
 
 
 def value_outside(parameter: Parameter, range_: Range, dice: random.Random) -> list[ParamValue]:
@@ -37,14 +30,8 @@ def value_outside(parameter: Parameter, range_: Range, dice: random.Random) -> l
     dice.shuffle(sides)
     for low, high in sides:
         ends = (parameter.low, parameter.high)
-        drawn = [_drawn(parameter, low, high, dice), *ends] if low < high else []
+        drawn = [value_between(parameter, low, high, dice), *ends] if low < high else []
         found = [value for value in drawn if not in_range(value, range_)]
         if found:
             return found[:1]
     return []
-
-
-def _drawn(parameter: Float | Int, low: float, high: float, dice: random.Random) -> ParamValue:
-    log = parameter.log
-    drawn = math.exp(dice.uniform(math.log(low), math.log(high))) if log else dice.uniform(low, high)
-    return parameter.snap(min(max(drawn, parameter.low), parameter.high))

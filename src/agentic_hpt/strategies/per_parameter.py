@@ -90,7 +90,7 @@ class PerParameter:
 
         The first merges all improvements; then, of three or more, the two strongest and all but the weakest.
         """
-        goal = self._goal
+        goal = situation.goal
         last = [t for t in situation.trials if t.round == situation.round and t.kind == "per_parameter"]
         if not last:
             return []
@@ -116,7 +116,8 @@ class PerParameter:
                 **{name: t.params[name] for name, t in zip(changed, group, strict=True)},
             }
             params = self._space.complete(merged)
-            if len(group) > 1 and configuration_key(params) not in tried and begun.steering.holds(params):
+            new = configuration_key(params) not in tried and begun.steering.holds(params)
+            if len(group) > 1 and new and self._space.allows(params):
                 tried.add(configuration_key(params))
                 found.append((params, changed))
         return found

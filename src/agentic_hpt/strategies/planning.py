@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 from agentic_hpt.protocols import Situation
-from agentic_hpt.records import Assignment, DecisionRecord, Params, ParamValue, Range, Region, configuration_key
+from agentic_hpt.records import Arm, Assignment, DecisionRecord, Params, ParamValue, Range, Region, configuration_key
 from agentic_hpt.space import Choice, SearchSpace
 from agentic_hpt.steering import Spawn, Steering, space_within
+from agentic_hpt.strategies.promoting import promotions
 from agentic_hpt.strategies.proposing import Proposer
 
 _OUTSIDE_SHARE = 10
@@ -31,25 +32,30 @@ def limits_of(steering: Steering) -> dict[str, Range]:
 
 
 def incumbent(situation: Situation, steering: Steering) -> dict[str, ParamValue]:
-    """Give the configuration that workers hold on to: the best complete trial's inside the limits, else the default."""
-    inside = (t for t in situation.trials if steering.holds(t.params) and situation.space.contains(t.params))
+    """Give the configuration that workers hold on to: the best complete trial's inside the limits, else the default.
+
+    While every trial breaks an outcome constraint, it is that of the one that breaks them least.
+    """
+    inside = [t for t in situation.trials if steering.holds(t.params) and situation.space.contains(t.params)]
     best = situation.goal.best(inside)
+    if best is None and situation.goal.constraints:
+        best = next(iter(situation.goal.ranked(inside)), None)
     if best is not None:
         return dict(best.params)
     return space_within(situation.space, limits_of(steering)).default()
 
 
 def begin(situation: Situation, decision: DecisionRecord | None, proposer: Proposer) -> Begun:
-    """Plan what the decisions ask for: queued configurations, repeats, a look outside the limits, spawned workers."""
+    """Plan what comes first: queued configurations, repeats, promotions, a look outside the limits, spawned workers."""
     room = min(situation.round_trials, situation.usage.trials_left(situation.budget))
     steering = situation.steering
     outside = outside_worker(situation, steering, proposer, room)
     left = room - sum(a.trials for a in outside)
     found: list[Assignment] = []
-    for worker in (*queued(situation, decision), *repeats(situation, decision)):
+    for worker in (*queued(situation, decision), *repeats(situation, decision), *promotions(situation, room)):
         fits = worker.queue[: max(0, left)]
         if fits:
-            found.append(replace(worker, queue=fits, trials=len(fits)))
+            found.append(replace(worker, queue=fits, trials=len(fits), continues=worker.continues[: len(fits)]))
             left -= len(fits)
     found += outside
     names = _Names(found)
@@ -62,22 +68,30 @@ def begin(situation: Situation, decision: DecisionRecord | None, proposer: Propo
 
 
 def queued(situation: Situation, decision: DecisionRecord | None) -> list[Assignment]:
-    """Give the workers for configurations decided beforehand: the default in round 1, accepted proposals."""
+    """Give the workers for configurations decided beforehand: default, given ones, accepted proposals."""
     found: list[Assignment] = []
-    tried = {configuration_key(trial.params) for trial in situation.trials if trial.round <= situation.round}
     names = situation.space.names
+    proposed = [a for a in (decision.actions if decision else ()) if a.type == "propose" and a.verdict != "refused"]
+    waiting = situation.waiting
+    if situation.round and not waiting and not proposed:
+        return found
+    tried = {configuration_key(trial.params) for trial in situation.trials if trial.round <= situation.round}
     if situation.round == 0:
         default = situation.space.default()
         if configuration_key(default) not in tried:
             tried.add(configuration_key(default))
             found.append(Assignment("default", "default", 1, 1, names, queue=(default,), reason="the declared default"))
+    given = [params for params in waiting if configuration_key(params) not in tried]
+    if given:
+        tried.update(configuration_key(params) for params in given)
+        worker = Assignment("initial", "initial", situation.round + 1, len(given), names, queue=tuple(given))
+        found.append(replace(worker, reason="to run first: given, or the best of earlier studies"))
     queue: list[Params] = []
-    for action in decision.actions if decision else ():
-        if action.type == "propose" and action.verdict != "refused":
-            for params in cast(list[Params], action.detail.get("configurations", [])):
-                if configuration_key(params) not in tried:
-                    tried.add(configuration_key(params))
-                    queue.append(params)
+    for action in proposed:
+        for params in cast(list[Params], action.detail.get("configurations", [])):
+            if configuration_key(params) not in tried:
+                tried.add(configuration_key(params))
+                queue.append(params)
     if queue:
         worker = Assignment("proposals", "proposals", situation.round + 1, len(queue), names, queue=tuple(queue))
         found.append(replace(worker, reason="the coordinator's proposals"))
@@ -142,6 +156,17 @@ def joint_worker(
     else:
         worker = replace(worker, worker=_Names(found).free("joint", "joint"))
         found += _at_most_new(worker, situation, proposer)
+    return [replace(a, revision=steering.revision) for a in found]
+
+
+def arm_workers(
+    situation: Situation, begun: Begun, proposer: Proposer, trials: Mapping[Arm, int], reasons: Mapping[Arm, str]
+) -> list[Assignment]:
+    """Add a worker over all free parameters for each arm with trials to those of a round; gives the whole round."""
+    found, steering, names = list(begun.workers), begun.steering, _Names(begun.workers)
+    for arm, count in trials.items():
+        worker = replace(_over_all(situation, steering, count, reasons[arm]), worker=arm, arm=arm)
+        found += _at_most_new(replace(worker, worker=names.free("joint", arm)), situation, proposer)
     return [replace(a, revision=steering.revision) for a in found]
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
+from agentic_hpt.feasible import feasible_draw, mended, random_value
 from agentic_hpt.records import (
+    Arm,
     Assignment,
     ConfigurationKey,
     Goal,
@@ -18,44 +21,95 @@ from agentic_hpt.records import (
 )
 from agentic_hpt.space import SearchSpace
 from agentic_hpt.steering import in_range, space_within
-from agentic_hpt.strategies.drawing import random_value, value_outside
+from agentic_hpt.strategies.arms import Arms
+from agentic_hpt.strategies.drawing import value_outside
 from agentic_hpt.strategies.view import SamplerView
 
 _GRID_LIMIT = 10_000
 _TRIES = 12
+_MOST_CANDIDATES = 100
 _RANDOM_TRIES = 50
+_ANCHORS = 50
 
 
 class Proposer:
     """Proposes configurations for assignments of one study. Same trials and seed, same proposal."""
 
-    def __init__(self, space: SearchSpace, goal: Goal) -> None:
+    def __init__(self, space: SearchSpace, goal: Goal, arm: Arm = "tpe", arms: Arms | None = None) -> None:
+        """`arm` is how a worker proposes whose assignment does not say."""
         self._space = space
         self._goal = goal
+        self._arm = arm
+        self._arms = arms or Arms(space, goal)
         self._views: dict[tuple[object, ...], SamplerView] = {}
         self._used: set[tuple[object, ...]] = set()
         self._spaces: dict[str, SearchSpace] = {}
         self._round = -1
-        self._keys: dict[int, ConfigurationKey] = {}
+        self._known: set[int] = set()
+        self._ids: dict[ConfigurationKey, list[int]] = {}
 
     def propose(self, assignment: Assignment, trials: Sequence[Trial], seed: int) -> Proposal | None:
         """Give a configuration not tried yet, or `None` when the subspace is a grid that is used up."""
         tried = self._tried(trials)
-        view = self._view(assignment)
-        view.sync([trial for trial in trials if fits(trial, assignment)])
-        dice = random.Random(seed)
-        turn = sum(trial.kind == "outside" for trial in trials)
-        for attempt in range(_TRIES + _RANDOM_TRIES):
-            sampled = attempt < _TRIES
-            params = view.propose((seed + attempt) % 2**32) if sampled else self._random(assignment, dice)
-            if assignment.kind == "outside":
-                params = self._moved_outside(params, assignment.region, turn, dice)
-            if configuration_key(params) not in tried:
+        for params in self._candidates(assignment, trials, seed):
+            if not tried(params):
                 return Proposal(params, assignment.tuned)
-        left = [c for c in self._grid(assignment) or () if configuration_key(c) not in tried]
+        left = [c for c in self._grid(assignment) or () if not tried(c)]
         if left:
             return Proposal(left[seed % len(left)], assignment.tuned)
         return None
+
+    def _sampled(self, assignment: Assignment, trials: Sequence[Trial], seed: int) -> Iterator[dict[str, ParamValue]]:
+        arm = assignment.arm or self._arm
+        if arm != "tpe":
+            within = self._within(assignment)
+            yield from islice(self._arms.candidates(arm, assignment, within, trials, seed), _MOST_CANDIDATES)
+            return
+        view = self._view(assignment)
+        view.sync([trial for trial in trials if fits(trial, assignment)] if _choosy(assignment) else trials)
+        for attempt in range(_TRIES):
+            yield view.propose((seed + attempt) % 2**32)
+
+    def _candidates(
+        self, assignment: Assignment, trials: Sequence[Trial], seed: int
+    ) -> Iterator[dict[str, ParamValue]]:
+        """Give allowed configurations: sampled ones, sampled ones mended where they broke a constraint, drawn ones."""
+        dice = random.Random(seed)
+        turn = sum(trial.kind == "outside" for trial in trials)
+        broken: list[dict[str, ParamValue]] = []
+        for params in self._sampled(assignment, trials, seed):
+            if assignment.kind == "outside":
+                params = self._moved_outside(params, assignment.region, turn, dice)
+            if self._space.allows(params):
+                yield params
+            else:
+                broken.append(params)
+        anchors = self._anchors(assignment, trials) if self._space.constraints else []
+        for params in broken:
+            found = mended(self._within(assignment), params, anchors, dice)
+            if found is not None and not (assignment.kind == "outside" and _inside(found, assignment.region)):
+                yield found
+
+        def draw(dice: random.Random) -> dict[str, ParamValue]:
+            params = self._random(assignment, dice)
+            if assignment.kind == "outside":
+                return self._moved_outside(params, assignment.region, turn, dice)
+            return params
+
+        for _ in range(_RANDOM_TRIES):
+            drawn = feasible_draw(self._within(assignment), draw, dice, anchors=anchors, tries=_TRIES)
+            if drawn is not None:
+                yield drawn
+
+    def _anchors(self, assignment: Assignment, trials: Sequence[Trial]) -> list[dict[str, ParamValue]]:
+        """Give allowed configurations of the subspace to mend from: those of the newest trials, and the default."""
+        space, found = self._within(assignment), []
+        for params in (*(t.params for t in trials[-_ANCHORS:]), self._space.default()):
+            tuned = {name: params[name] for name in assignment.tuned if name in params}
+            anchor = space.complete({**tuned, **assignment.held})
+            if space.contains(anchor):
+                found.append(anchor)
+        return found
 
     def new_values(self, assignment: Assignment, trials: Sequence[Trial]) -> int | None:
         """Count the subspace's configurations that were not tried; `None` when they can't be counted."""
@@ -63,7 +117,7 @@ class Proposer:
         if configurations is None:
             return None
         tried = self._tried(trials)
-        return sum(configuration_key(c) not in tried for c in configurations)
+        return sum(not tried(c) for c in configurations)
 
     def _grid(self, assignment: Assignment) -> list[dict[str, ParamValue]] | None:
         """List the configurations of a subspace; `None` when there are more than 10,000, or infinitely many."""
@@ -85,6 +139,7 @@ class Proposer:
                 if len(grown) > _GRID_LIMIT:
                     return None
             found = grown
+        found = [params for params in found if space.allows(params)]
         if assignment.kind == "outside":
             return [params for params in found if not _inside(params, assignment.region)]
         return found
@@ -123,12 +178,14 @@ class Proposer:
                 changed[parent] = dice.choice(values)
         return changed
 
-    def _tried(self, trials: Sequence[Trial]) -> set[ConfigurationKey]:
-        """Give the identities of all configurations; each trial's is worked out once, since it never changes."""
+    def _tried(self, trials: Sequence[Trial]) -> Callable[[Params], bool]:
+        """Give what says whether a configuration is among the trials'; each one's identity is worked out once."""
         for trial in trials:
-            if trial.id not in self._keys:
-                self._keys[trial.id] = configuration_key(trial.params)
-        return {self._keys[trial.id] for trial in trials}
+            if trial.id not in self._known:
+                self._known.add(trial.id)
+                self._ids.setdefault(configuration_key(trial.params), []).append(trial.id)
+        here = {trial.id for trial in trials}
+        return lambda params: any(number in here for number in self._ids.get(configuration_key(params), ()))
 
     def _within(self, assignment: Assignment) -> SearchSpace:
         """Give the space that an assignment's proposals come from: the limited one, or all of it for `outside`."""
@@ -171,6 +228,12 @@ def fits(trial: Trial, assignment: Assignment) -> bool:
     if assignment.kind != "per_parameter":
         return True
     return all(name not in params or params[name] == value for name, value in assignment.held.items())
+
+
+def _choosy(assignment: Assignment) -> bool:
+    """Say whether there may be trials that a worker does not learn from."""
+    limited = assignment.kind != "outside" and any(name in assignment.tuned for name in assignment.region)
+    return limited or assignment.kind == "per_parameter"
 
 
 def _inside(params: Params, region: Region) -> bool:

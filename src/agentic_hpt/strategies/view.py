@@ -19,6 +19,7 @@ from optuna.trial import TrialState as OptunaState
 from agentic_hpt.errors import FailureKind
 from agentic_hpt.records import Goal, Params, ParamValue, Trial, TrialState
 from agentic_hpt.space import Choice, Float, Int, Parameter, SearchSpace
+from agentic_hpt.strategies.history import Window
 
 Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
 
@@ -53,13 +54,26 @@ class SamplerView:
         unconditional = {n: d for n, d in self._distributions.items() if not space[n].when and not d.single()}
         together = dict(sorted(unconditional.items())) if len(self._tuned) > 1 else {}
         self._together: dict[str, BaseDistribution] = dict(together)
+        self._window = Window(goal)
+        self._begin()
+
+    def _begin(self) -> None:
+        goal = self._goal
         self._storage = optuna.storages.InMemoryStorage()  # with one study, so a trial's id is its number
-        self._study = optuna.create_study(direction=goal.direction, storage=self._storage)
+        self._study = optuna.create_study(
+            directions=["minimize"] * len(goal.objectives) if goal.several else [goal.direction], storage=self._storage
+        )
+        self._shown: list[int] = []
         self._running: dict[int, int] = {}
         self._ended: set[int] = set()
 
     def sync(self, trials: Sequence[Trial]) -> None:
-        """Take in new trials, and the ends of those known as running."""
+        """Take in new trials, and the ends of those known as running; of a long history a window is shown."""
+        trials = self._window.of(trials)
+        shown = [trial.id for trial in trials]
+        if shown[: len(self._shown)] != self._shown:
+            self._begin()
+        self._shown = shown
         for trial in trials:
             if trial.id in self._ended or (trial.id in self._running and not trial.finished):
                 continue
@@ -78,7 +92,9 @@ class SamplerView:
         if frozen is None:
             self._study.tell(number, state=OptunaState.FAIL)
         elif frozen.state is OptunaState.COMPLETE:
-            self._study.tell(number, frozen.value)
+            for key, told in frozen.system_attrs.items():  # what it breaks
+                self._storage.set_trial_system_attr(number, key, told)
+            self._study.tell(number, frozen.values)
         else:
             for step, value in frozen.intermediate_values.items():
                 self._storage.set_trial_intermediate_value(number, step, value)
@@ -110,9 +126,16 @@ class SamplerView:
             return create_trial(state=OptunaState.RUNNING, params=params, distributions=distributions)
         value = self._goal.value(trial)
         if value is not None:
-            return create_trial(value=value, params=params, distributions=distributions)
+            broken = self._goal.violations(trial)
+            if broken is None:
+                return None  # what was not measured would pass for satisfied
+            told = {str(place): by for place, by in enumerate(broken)}
+            losses = self._goal.losses(trial) if self._goal.several else (value,)
+            if losses is None:
+                return None
+            return create_trial(values=losses, params=params, distributions=distributions, constraints=told)
         reports: dict[int, float] = {}
-        if trial.state is TrialState.PRUNED:
+        if trial.state is TrialState.PRUNED and not self._goal.several:  # Optuna ranks reports by one direction only
             reports = {r.step: r.metrics[self._goal.metric] for r in trial.reports if self._goal.metric in r.metrics}
         elif trial.failure in _NOT_THE_REGIONS_FAULT:
             return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, SupportsFloat
 from agentic_hpt.config import StudyConfig, mask_secrets
 from agentic_hpt.errors import ConfigError, FailureKind
 from agentic_hpt.protocols import Strategy
-from agentic_hpt.records import Assignment, Outcome, Params, Trial, is_number
+from agentic_hpt.records import Assignment, Outcome, Params, Trial, configuration_key, is_number
 
 if TYPE_CHECKING:
     from agentic_hpt.ledger import StudyLedger
@@ -22,12 +22,18 @@ class Asking:
     config: StudyConfig
     ledger: StudyLedger
     strategy: Strategy
+    initial: tuple[Params, ...] = ()
+    """The configurations that are asked for first, behind the default."""
 
     def ask(self) -> Trial:
-        """Reserve the next trial, first the default. Raises `ConfigError` when budget or space are used up."""
+        """Reserve the next trial, first the default and those given. Raises `ConfigError` when none is left."""
         trials, names = self.ledger.trials(), self.config.space.names
         params: Params = self.config.space.default()
-        if trials:
+        tried = {configuration_key(t.params) for t in trials}
+        given = [p for p in self.initial if configuration_key(p) not in tried]
+        if trials and given:
+            params = given[0]
+        elif trials:
             assignment = Assignment("ask", "ask", 0, 1, names)
             proposal = self.strategy.propose(assignment, trials, self.config.proposal_seed(len(trials)))
             if proposal is None:
@@ -46,14 +52,15 @@ class Asking:
         message: str,
     ) -> Trial:
         """Close a trial. Raises `LedgerError` for a second answer, `ConfigError` when the metric is missing."""
-        held = self.ledger.trial(number)
+        held, goal = self.ledger.trial(number), self.config.goal
         if state == "complete":
-            given: dict[str, object] = dict(values) if isinstance(values, Mapping) else {self.config.metric: values}
+            given: dict[str, object] = dict(values) if isinstance(values, Mapping) else {goal.metric: values}
             numbers = {k: float(v) for k, v in given.items() if isinstance(v, SupportsFloat) and not isinstance(v, str)}
             metrics = {k: v for k, v in numbers.items() if is_number(v)}
-            if self.config.metric not in metrics:
+            missing = [o.metric for o in goal.objectives if o.metric not in metrics]
+            if missing:
                 raise ConfigError(
-                    f"tell: {values!r} has no finite number for the metric {self.config.metric!r}",
+                    f"tell: {values!r} has no finite number for the metric {missing[0]!r}",
                     "tell state='failed' for a trial without a value",
                 )
             outcome = Outcome.complete(metrics)

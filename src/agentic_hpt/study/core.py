@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from agentic_hpt.config import Settings, StudyConfig, check_study_name, mask_secrets
 from agentic_hpt.errors import ConfigError, HptError, LedgerError, StudyNotFound
+from agentic_hpt.outcomes import breaks, nearest
 from agentic_hpt.records import (
     DecisionRecord,
+    EarlierStudy,
     FinalReport,
+    best_of,
+    Goal,
     JsonObject,
     ModelCall,
     Note,
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
     from agentic_hpt.graph.context import StudyParts
     from agentic_hpt.ledger import LedgerStore, StudyLedger, StudyRow
     from agentic_hpt.protocols import Objective, Situation
+    from agentic_hpt.refitting import Revision
+    from agentic_hpt.space import SearchSpace
 
 Listener = Callable[[JsonObject], None]
 MAX_NOTE = 2000
@@ -75,9 +81,9 @@ class Study:
         settings = Settings.load(home)
         wiring.check_coordinator(config.coordinator)
         if replays is not None:
-            imported = [t for t in replays.trials() if t.kind == "imported"]
+            imported, earlier = [t for t in replays.trials() if t.kind == "imported"], replays.earlier()
         else:
-            imported, _ = wiring.import_optuna(config)
+            imported, earlier = wiring.import_optuna(config)[0], wiring.read_transfer(config, settings)
         settings.create()
         store = LedgerStore(settings.ledger_url)
         if fresh:
@@ -92,6 +98,8 @@ class Study:
         row = store.create_study(config.study, config.to_json(), replays=replays.uid if replays is not None else None)
         study = cls(settings, store, row)
         study._made_here = True
+        if earlier:
+            study._ledger().keep_earlier(earlier)
         if imported:
             ledger = study._ledger()
             ledger.post_study(study._description())
@@ -184,12 +192,17 @@ class Study:
         """Give all calls of the model, in order."""
         return self._ledger().calls()
 
+    def earlier(self) -> list[EarlierStudy]:
+        """Give the trials of the earlier studies that this one learns from."""
+        return self._ledger().earlier()
+
     def effects(self) -> tuple[Effect, ...]:
         """Give what the accepted actions were to bring, and what they have brought."""
         from agentic_hpt.coordinator.effects import stated_effects
 
         ledger = self._ledger()
-        return stated_effects(self.config, ledger.usage(), ledger.trials(), ledger.decisions())
+        trials, decisions = ledger.trials(), ledger.decisions()
+        return stated_effects(self.config, ledger.usage(), trials, decisions, since=ledger.begins)
 
     def notes(self) -> list[Note]:
         """Give the person's notes, in order."""
@@ -210,14 +223,14 @@ class Study:
         return self._ledger().add_note(text)
 
     def best(self) -> Trial | None:
-        """Give the complete trial with the best value, if there is one."""
-        return self.config.goal.best(self._ledger().trials())
+        """Give the complete trial that is the best by estimated mean, or the winner at the end; if there is one."""
+        return best_of(self.config.goal, self._ledger().trials(), self.final)
 
     def result(self, *, interrupted: bool = False) -> Result:
         """Give the whole standing of the study."""
         ledger = self._ledger()
         row = self._store.by_uid(self._row.uid)
-        trials = tuple(ledger.trials())
+        trials, final = tuple(ledger.trials()), ledger.final()
         return Result(
             study=row.name,
             status=self.status,
@@ -226,10 +239,11 @@ class Study:
             config=self.config,
             trials=trials,
             decisions=tuple(ledger.decisions()),
-            best=self.config.goal.best(trials),
-            final=ledger.final(),
+            best=best_of(self.config.goal, trials, final),
+            final=final,
             usage=ledger.usage(),
             home=self._settings.home,
+            begins=ledger.begins,
             artifacts=self.artifacts,
             tracking=self.tracking,
             interrupted=interrupted,
@@ -242,6 +256,40 @@ class Study:
     def report(self, path: str | Path) -> Path:
         """Write the report as one HTML page and give its path."""
         return self.result().report(path)
+
+    @property
+    def revisions(self) -> list[Revision]:
+        """How the space was changed since the study began, in order."""
+        return self._ledger().revisions
+
+    def revise(self, space: SearchSpace | Mapping[str, object], constraints: Sequence[str] | None = None) -> Revision:
+        """Change the search space of a study that is not running; `run` then goes on in the new one.
+
+        A parameter that is added is taken to have been at its default so far, one that is removed stays at its own.
+        Trials that the new space holds are of use in it, all others stay in the ledger. What limited the search is
+        lifted, and trials that had not ended are given up. `constraints` replace the study's; without them these stay.
+        Raises `ConfigError` for an impossible change and when the study has ended, `StudyBusy` while it runs.
+        """
+        from agentic_hpt import wiring
+        from agentic_hpt.study.revising import revised, revision_of
+
+        if self._ended():
+            raise ConfigError(f"study {self.name!r} has ended", "make another study, with this one under `transfer`")
+        if self._asking is not None:
+            raise ConfigError(f"study {self.name!r} is being asked", "close it first")
+        changed = revised(self.config, space, constraints)
+        if changed.objective is not None:
+            wiring.make_objective(changed)  # a task, or a program, may not know a new parameter
+        self._acquire()
+        try:
+            ledger = self._ledger()
+            made = revision_of(self.config, changed, ledger)
+            ledger.revise(made, changed.to_json())
+        finally:
+            self._release()
+        self._row = self._store.by_uid(self._row.uid)
+        self.config = changed
+        return made
 
     # -- running --------------------------------------------------------------------------------------------------
 
@@ -376,7 +424,8 @@ class Study:
         if final is not None:
             self._store.set_status(self._row.uid, "finalized", stopped_by)
             return
-        self._store.set_status(self._row.uid, "failed", stopped_by, _why_nothing_was_found(ledger.trials()))
+        why = _why_nothing_was_found(self.config.goal, ledger.trials())
+        self._store.set_status(self._row.uid, "failed", stopped_by, why)
 
     def settle(self, error: BaseException) -> None:
         """Note why a run ended before its end, when its parts are closed.
@@ -455,7 +504,9 @@ class Study:
             ledger = self._ledger()
             ledger.post_study(self._description())
             self._store.set_status(self._row.uid, "running")
-            self._asking = Asking(self.config, ledger, wiring.make_strategy(self.config))
+            earlier = wiring.usable_earlier(self.config, ledger)
+            first = wiring.first_configurations(self.config, earlier)
+            self._asking = Asking(self.config, ledger, wiring.make_strategy(self.config, earlier), first)
         return self._asking
 
     # -- inside -----------------------------------------------------------------------------------------------------
@@ -485,7 +536,12 @@ class Study:
         return self._lock.held()
 
 
-def _why_nothing_was_found(trials: Sequence[Trial]) -> str:
+def _why_nothing_was_found(goal: Goal, trials: Sequence[Trial]) -> str:
+    closest = nearest(goal, (t for t in trials if t.counted))
+    if closest is not None:
+        values = ", ".join(f"{name}={value!r}" for name, value in closest.params.items())
+        broken = "; ".join(breaks(goal, closest))
+        return f"no trial satisfies the constraints; trial {closest.id} comes nearest ({broken}), with {values}"[:2000]
     failed = [t for t in trials if t.state is TrialState.FAILED]
     if not failed:
         return "no trial was completed"

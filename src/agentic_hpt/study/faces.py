@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from agentic_hpt.config import Settings, StudyConfig
 from agentic_hpt.errors import ConfigError, StudyExists
-from agentic_hpt.records import Budget, Direction, JsonObject
+from agentic_hpt.records import Budget, Direction, Goal, JsonObject, Trial
 from agentic_hpt.space import Parameter, SearchSpace
 from agentic_hpt.study.core import Listener, Study
 from agentic_hpt.study.looping import Approver, check_approver
@@ -37,10 +37,24 @@ def run_study(
 
 
 def resume_study(
-    name: str, *, home: str | Path | None = None, approver: Approver | None = None, listener: Listener | None = None
+    name: str,
+    *,
+    home: str | Path | None = None,
+    space: SearchSpace | Mapping[str, object] | None = None,
+    constraints: Sequence[str] | None = None,
+    approver: Approver | None = None,
+    listener: Listener | None = None,
 ) -> Result:
-    """Go on with a study that was stopped or killed; a finished one gives its result. Raises `StudyNotFound`."""
-    return Study.open(name, home).run(approver=approver, listener=listener)
+    """Go on with a study that was stopped or killed; a finished one gives its result. Raises `StudyNotFound`.
+
+    With `space` its search space is revised first; see `Study.revise`.
+    """
+    study = Study.open(name, home)
+    if space is not None:
+        check_approver(study.config, approver)
+        made = study.revise(space, constraints)
+        (listener or (lambda event: None))({"type": "notice", "text": f"the space was revised: {made.told}"})
+    return study.run(approver=approver, listener=listener)
 
 
 def replay_study(
@@ -91,24 +105,31 @@ def list_studies(home: str | Path | None = None) -> list[JsonObject]:
     for row in store.list_studies():
         study = Study(settings, store, row)
         trials = study.trials()
-        best = study.config.goal.best(trials)
+        best = study.best()
         entry: JsonObject = {
             "study": row.name,
             "status": study.status,
             "trials": sum(t.counted for t in trials),
-            "best": study.config.goal.value(best) if best is not None else None,
+            "best": _figure(study.config.goal, best),
         }
         found.append(entry)
     return found
+
+
+def _figure(goal: Goal, best: Trial | None) -> object:
+    """Give the best value; with several objectives the knee's, by metric."""
+    if best is None or not goal.several:
+        return goal.value(best) if best is not None else None
+    return {o.metric: best.values[o.metric] for o in goal.objectives}
 
 
 def tune(
     objective: Callable[..., object],
     space: SearchSpace | Mapping[str, Parameter],
     *,
-    metric: str,
-    direction: Direction = "maximize",
-    target: float | None = None,
+    metric: str | Sequence[str],
+    direction: Direction | Sequence[Direction] = "maximize",
+    target: float | Mapping[str, float] | None = None,
     budget: Budget | None = None,
     study: str | None = None,
     home: str | Path | None = None,
@@ -122,7 +143,8 @@ def tune(
     """Tune a Python function and give the result.
 
     `objective` is called as `objective(params)` or `objective(params, trial)` and returns the metric, or a mapping that
-    holds it. `final`, called likewise with the winner once, gives the score on data that no trial saw. The study is
+    holds it. With two to four metrics, each with its direction, `result.pareto` is the front and the best trial its
+    knee. `final`, called likewise with the winner once, gives the score on data that no trial saw. The study is
     named `study`, by default like the function. `options` are further keys of the study file: `parallel`, `strategy`,
     `executor`, `seed`, `pruner`, ...
     With `approver` each decision waits for its answer. Raises `ConfigError` for bad input and `StudyExists` when the
@@ -134,8 +156,8 @@ def tune(
     name = study or getattr(objective, "__name__", "study").strip("<>_") or "study"
     described: dict[str, object] = {
         "study": name,
-        "metric": metric,
-        "direction": direction,
+        "metric": metric if isinstance(metric, str) else list(metric),
+        "direction": direction if isinstance(direction, str) else list(direction),
         "target": target,
         "space": space if isinstance(space, SearchSpace) else SearchSpace(space),
         "budget": budget or Budget(trials=100),

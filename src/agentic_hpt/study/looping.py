@@ -52,12 +52,14 @@ async def run_graph(
     async with checkpointer(checkpoints) as saver:
         graph = build_graph(parts_of, saver)
         config = {
-            "configurable": {"thread_id": parts.ledger.uid},
+            "configurable": {"thread_id": parts.thread},
             "recursion_limit": recursion_limit(budget),
         }
         snapshot = await graph.aget_state(config)  # type: ignore[arg-type]
         begun = bool(snapshot.values) or bool(snapshot.next)
         listener({"type": "study", "study": parts.name, **about, "slots": parts.executor.slots, "resumed": begun})
+        for remark in () if begun else parts.remarks:
+            listener({"type": "notice", "text": remark})
         if parts.mirror is not None:
             await parts.think(parts.mirror, ())  # a storage that can't be used is refused before trials run
         await parts.start()

@@ -8,6 +8,8 @@ from typing import Literal
 
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.errors import FailureKind
+from agentic_hpt.fronts import FrontPoint, front_of
+from agentic_hpt.outcomes import constrained
 from agentic_hpt.records import DecisionRecord, FinalReport, JsonObject, Trial, TrialState, Usage
 
 Status = Literal["running", "stopped", "finalized", "failed"]
@@ -33,8 +35,19 @@ class Result:
     home: Path
     artifacts: Path
     tracking: JsonObject
+    begins: int = 0
+    """The round behind which the search goes on in its space as it was last revised; 0 when it never was."""
     interrupted: bool = False
     """Whether Ctrl-C stopped this run."""
+
+    @property
+    def pareto(self) -> tuple[FrontPoint, ...]:
+        """The Pareto front by estimated means, the knee marked; empty with one objective."""
+        return front_of(self.config.goal, (t for t in self.trials if t.counted or t.kind == "imported"))
+
+    def constraints(self) -> JsonObject:
+        """Give how the best trial stands to each outcome constraint; where none satisfies all, the nearest one."""
+        return constrained(self.config.goal, self.trials, self.best)
 
     @property
     def exit_code(self) -> int:
@@ -60,7 +73,7 @@ class Result:
             final=self.final,
             artifacts=self.artifacts,
             usage=self.usage,
-            effects=stated_effects(self.config, self.usage, self.trials, self.decisions),
+            effects=stated_effects(self.config, self.usage, self.trials, self.decisions, since=self.begins),
         )
 
     def to_json(self) -> JsonObject:
@@ -74,8 +87,8 @@ class Result:
             "study": self.study,
             "status": self.status,
             "stopped_by": self.stopped_by,
-            "metric": [self.config.metric],
-            "direction": [self.config.direction],
+            "metric": [o.metric for o in self.config.goal.objectives],
+            "direction": [o.direction for o in self.config.goal.objectives],
             "rounds": sum(decision.round > 0 for decision in self.decisions),
             "trials": {
                 "complete": count[TrialState.COMPLETE],
@@ -95,6 +108,13 @@ class Result:
                 "sd": final.sd,
                 "holdout": final.holdout,
                 "selection_gap": final.selection_gap,
+                "finalists": list(final.finalists),
+                "default_mean": final.default_mean,
+                "gain": final.gain,
+                "gain_low": final.gain_low,
+                "gain_high": final.gain_high,
+                **({"constraints": list(final.constraints)} if final.constraints else {}),
+                **({"means": dict(final.means)} if final.means else {}),
             },
             "coordinator": {
                 "kind": "llm" if coordinator or self.usage.calls else "rules",
@@ -112,6 +132,10 @@ class Result:
             },
             "seconds": round(self.usage.seconds, 2),
         }
+        if self.config.goal.constraints:
+            document.update(self.constraints())
+        if self.config.goal.several:
+            document["pareto"] = [point.to_json() for point in self.pareto]
         if self.error:
             document["error"] = self.error
         return document

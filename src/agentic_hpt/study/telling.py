@@ -17,8 +17,10 @@ def explain_study(study: Study) -> Explanation:
     from agentic_hpt.report.explain import explain
 
     result = study.result()
-    measured = noise_sd(result.trials, result.config.goal)
-    afterwards = measured is None and result.final is not None and result.final.sd is not None
+    goal, trials = result.config.goal.merged(result.trials)
+    measured = noise_sd(trials, goal)
+    told = result.final is not None and result.final.sd is not None and goal.merges is None
+    afterwards = measured is None and told
     if afterwards and result.final is not None:
         measured = result.final.sd
     return explain(
@@ -29,7 +31,9 @@ def explain_study(study: Study) -> Explanation:
         result.decisions,
         result.final,
         result.usage,
-        effects=stated_effects(result.config, result.usage, result.trials, result.decisions, measured),
+        effects=stated_effects(
+            result.config, result.usage, result.trials, result.decisions, measured, since=result.begins
+        ),
         noise_sd=measured,
         noise_afterwards=afterwards,
         beyond_noise=beyond_noise,

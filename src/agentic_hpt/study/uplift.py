@@ -152,13 +152,15 @@ def _described(config: StudyConfig, role: Role, seed: int) -> StudyConfig:
         "study": f"{config.study}-uplift-{role}-{seed}",
         "seed": seed,
         "target": None,
+        "stop": None,
+        "finalists": 1,
         "budget": budget,
         "coordinator": {**coordinator, "approve": False} if with_model else {},
         "mlflow": {**mlflow, "experiment": mlflow.get("experiment") or f"{config.study}-uplift"},
         "optuna_storage": None,
     }
     if role == "default":
-        changes["import_optuna"] = None
+        changes |= {"import_optuna": None, "initial": [], "transfer": []}
     return StudyConfig.from_mapping({**data, **changes}, where="uplift")
 
 

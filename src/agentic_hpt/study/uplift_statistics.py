@@ -132,7 +132,7 @@ def best_so_far(goal: Goal, trials: Sequence[Trial]) -> tuple[float | None, ...]
     found: list[float | None] = []
     best: float | None = None
     for trial in sorted((t for t in trials if t.counted), key=lambda t: t.id):
-        value = goal.value(trial)
+        value = goal.figure(trial)
         if value is not None and trial.kind != "repeat" and (best is None or goal.better(value, best)):
             best = value
         found.append(best)

@@ -103,6 +103,10 @@ def trial_tags(trial: Trial) -> dict[str, str]:
         tags["hpt.seconds"] = repr(float(trial.seconds))
     if trial.failure is not None:
         tags["hpt.failure"] = trial.failure.value
+    if trial.continues is not None:
+        tags["hpt.continues"] = str(trial.continues)
+    if trial.source:
+        tags["hpt.source"] = trial.source
     if trial.message:
         tags["hpt.message"] = mask_secrets(trial.message)[:MESSAGE_LENGTH]
     renamed = {key: name for name in [*trial.params, *trial.values] if (key := legal_key(name)) != name}
@@ -171,6 +175,8 @@ def trial_from_run(params: Mapping[str, str], metrics: Mapping[str, float], tags
         failure=FailureKind(tags["hpt.failure"]) if "hpt.failure" in tags else None,
         message=tags.get("hpt.message", ""),
         seconds=float(tags["hpt.seconds"]) if "hpt.seconds" in tags else None,
+        continues=int(tags["hpt.continues"]) if "hpt.continues" in tags else None,
+        source=tags.get("hpt.source", ""),
     )
 
 

@@ -35,6 +35,13 @@ _IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEO
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST")
 
 
+def behave() -> None:
+    """Set the environment so that MLflow is quiet and gives up soon; before it is imported."""
+    os.environ.update(_QUIET)
+    for name, value in _IMPATIENT.items():
+        os.environ.setdefault(name, value)
+
+
 class EntryRefused(HptError):
     """MLflow will not take this entry, however often it is tried."""
 
@@ -43,9 +50,7 @@ class MlflowStore:
     """One study's runs in MLflow. All methods raise `TrackerAway` when MLflow doesn't answer or can't work now."""
 
     def __init__(self, *, tracking_uri: str, experiment: str, artifact_root: Path, study: str, uid: str) -> None:
-        os.environ.update(_QUIET)
-        for name, value in _IMPATIENT.items():
-            os.environ.setdefault(name, value)
+        behave()
         self._uri = tracking_uri
         self._study = study
         self._uid = uid
@@ -68,6 +73,7 @@ class MlflowStore:
             "study": self._write_study,
             "trial": self._write_trial,
             "decision": self._write_decision,
+            "revision": self._write_revision,
             "final": self._write_final,
         }[entry.kind]
         try:
@@ -181,11 +187,22 @@ class MlflowStore:
         self._client.set_terminated(run_id, "FINISHED", end_time=now)
         return run_id
 
+    def _write_revision(self, entry: OutboxEntry) -> str:
+        run_id, name = self._own_run(entry), entry.key.replace("/", "-")
+        told = mask_secrets(str(entry.payload["told"]))
+        self._client.set_tag(run_id, f"hpt.{name}", told[: encoding.MESSAGE_LENGTH])
+        self._client.log_text(run_id, json.dumps(encoding.masked(entry.payload), indent=2), f"{name}.json")
+        return run_id
+
+    def _own_run(self, entry: OutboxEntry) -> str:
+        """Give the study's own run, a new one when it is not there."""
+        return self.parent() or self._run(OutboxEntry(entry.id, "study", "study", {}), self._study, {}, _now())
+
     def _write_final(self, entry: OutboxEntry) -> str:
         payload = entry.payload
         final = cast(JsonObject, payload["final"])
-        run_id = self.parent() or self._run(OutboxEntry(entry.id, "study", "study", {}), self._study, {}, _now())
-        names = ("mean", "sd", "holdout", "selection_gap", "validation_best")
+        run_id = self._own_run(entry)
+        names = ("mean", "sd", "holdout", "selection_gap", "validation_best", "default_mean", "gain")
         figures = {f"final/{name}": final[name] for name in names if final.get(name) is not None}
         now = _now()
         params = encoding.flat({"best": payload["params"]}) if payload.get("params") else {}

@@ -19,20 +19,26 @@ from agentic_hpt.coordinator.evidence.contrasts import (
 )
 from agentic_hpt.coordinator.evidence.history import curves, select_trials, table
 from agentic_hpt.coordinator.evidence.shortening import cut, listed, short, shortened, told_space
+from agentic_hpt.coordinator.evidence.told_constraints import told_constraints
 from agentic_hpt.coordinator.evidence.told_decisions import told_decisions, told_effects, told_notes
+from agentic_hpt.coordinator.evidence.told_front import told_front
+from agentic_hpt.coordinator.evidence.told_outlook import told_outlook
+from agentic_hpt.coordinator.evidence.told_stopping import told_stopping
 from agentic_hpt.coordinator.guards import must_finalize, plateau
 from agentic_hpt.coordinator.statistics import (
     Affordable,
     Cost,
+    Noise,
     Yield,
     affordable,
     cost,
     least_gain,
-    noise_sd,
+    noise_of,
     since_gain,
     trend,
     yields,
 )
+from agentic_hpt.coordinator.termination import prospect
 from agentic_hpt.coordinator.undo import effects, incumbent
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import JsonObject, Trial, configuration_key
@@ -76,14 +82,16 @@ def build_evidence(situation: Situation) -> JsonObject:
     free = list(steering.free(names))
     best = incumbent(situation)
     top, rest = top_fifth(goal, complete)
-    sd = noise_sd(complete, goal)
+    noise = noise_of(goal, complete, situation.insights)
+    sd = noise.sd if noise is not None and noise.source == "repeats" else None
     found = Findings(
         situation=situation,
         steering=steering,
         forced=must_finalize(situation),
         plateau=plateau(situation),
         best=best,
-        sd=sd,
+        noise=noise,
+        prospect=prospect(situation),
         since_gain=since_gain(goal, trials, sd),
         contrasts=tuple(contrasts(space, free[:_CONTRASTS], top, rest)),
         bounds=tuple(at_bounds(space, free[:_DECLARED], steering.region, best, top)),
@@ -118,7 +126,8 @@ def build_evidence(situation: Situation) -> JsonObject:
         "trials_since_gain_beyond_noise": found.since_gain,
         "plateau_after": found.plateau[1],
         "must_finalize": found.forced[1] if found.forced else None,
-        "noise": {"sd": short(sd), "least_real_gain": short(least_gain(sd))} if sd is not None else "not measured",
+        "noise": _noise(found.noise),
+        "outlook": told_outlook(situation, found.prospect),
         "rounds": [
             {
                 "round": r.round,
@@ -148,6 +157,14 @@ def build_evidence(situation: Situation) -> JsonObject:
         "workers": max(0, len(workers) - _WORKERS),
         "notes": max(0, len(situation.notes) - len(told_notes(situation))),
     }
+    if goal.merges is not None:
+        evidence["front"] = told_front(situation)
+    constraints = told_constraints(situation, best, names[:_DECLARED])
+    if constraints is not None:
+        evidence["constraints"] = constraints
+    stopping = told_stopping(situation)
+    if stopping is not None:
+        evidence["stopping"] = stopping
     if any(left_out.values()):
         evidence["left_out"] = {key: count for key, count in left_out.items() if count}
     return evidence
@@ -186,6 +203,20 @@ def _cost(spent: Cost | None, more: Affordable) -> JsonObject | str:
     if more.by_time:
         entry["trials_that_fit_the_time_left"] = more.trials
     return entry
+
+
+def _noise(noise: Noise | None) -> JsonObject | str:
+    """Give how much seeds alone move the metric; what neighbours say of it is no measure of a gain."""
+    if noise is None:
+        return "not measured"
+    if noise.source == "neighbours":
+        return {"at_most": short(noise.sd), "from": "neighbouring trials; nothing was repeated"}
+    return {
+        "sd": short(noise.sd),
+        "interval": [short(noise.low), short(noise.high)],
+        "repeats": noise.repeats,
+        "least_real_gain": short(least_gain(noise.sd)),
+    }
 
 
 def _steering(steering: Steering, names: Sequence[str]) -> JsonObject:

@@ -10,7 +10,11 @@ from typing import cast
 from agentic_hpt.coordinator.credit import ModelScore
 from agentic_hpt.coordinator.evidence.contrasts import AtBound, Contrast, SharedRegion
 from agentic_hpt.coordinator.evidence.shortening import cut, short
-from agentic_hpt.coordinator.statistics import Affordable, Cost, Yield, least_gain
+from agentic_hpt.coordinator.evidence.told_constraints import constraint_sentences
+from agentic_hpt.coordinator.evidence.told_front import front_sentences
+from agentic_hpt.coordinator.evidence.told_outlook import outlook_sentences
+from agentic_hpt.coordinator.statistics import Affordable, Cost, Noise, Yield, least_gain
+from agentic_hpt.coordinator.termination import Prospect
 from agentic_hpt.coordinator.undo import Effect
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import Range, Trial
@@ -37,7 +41,8 @@ class Findings:
     forced: tuple[str, str] | None
     plateau: tuple[int, int]
     best: Trial | None
-    sd: float | None
+    noise: Noise | None
+    prospect: Prospect | None
     since_gain: int
     contrasts: tuple[Contrast, ...]
     bounds: tuple[AtBound, ...]
@@ -57,6 +62,8 @@ def conclusions(found: Findings) -> tuple[str, ...]:
 
 def _sentences(found: Findings) -> Iterator[str]:
     yield from _standing(found)
+    yield from constraint_sentences(found.situation, found.best)
+    yield from front_sentences(found.situation)
     yield from _noise(found)
     yield from _cost(found)
     yield from _importance(found)
@@ -75,7 +82,8 @@ def _standing(found: Findings) -> Iterator[str]:
     if found.forced is not None:
         yield f"The search is over: {found.forced[1]}."
     if best is None:
-        yield "No trial is complete yet."
+        if not any(goal.value(t) is not None for t in found.situation.trials):
+            yield "No trial is complete yet."
         return
     mean = goal.estimates(found.situation.trials).get(best.id)
     value = cast(float, goal.value(best)) if mean is None else mean
@@ -94,12 +102,16 @@ def _standing(found: Findings) -> Iterator[str]:
 def _noise(found: Findings) -> Iterator[str]:
     if found.best is None:
         return
-    if found.sd is None:
+    noise = found.noise
+    if noise is None:
         yield "Noise was not measured: to repeat the best trial would tell luck from merit."
-    elif found.sd == 0:
+    elif noise.source == "neighbours":
+        yield f"Nothing was repeated; by neighbouring trials, seeds move the figure by at most {noise.sd:.3g} (SD)."
+    elif noise.sd == 0:
         yield "Repeated trials gave the same value: no noise was seen, so any gain counts."
     else:
-        yield f"Only a gain above {least_gain(found.sd):.3g} is more than noise (SD over seeds {found.sd:.3g})."
+        yield f"Only a gain above {least_gain(noise.sd):.3g} is more than noise (SD over seeds {noise.sd:.3g})."
+    yield from outlook_sentences(found.situation, found.prospect)
 
 
 def _cost(found: Findings) -> Iterator[str]:
@@ -180,7 +192,8 @@ def _effect(effect: Effect) -> str:
 
 
 def _arms(found: Findings) -> Iterator[str]:
-    arms = [y for y in found.kinds if y.trials >= _FEW and y.name not in ("default", "imported", "repeat")]
+    queued = ("default", "initial", "imported", "repeat", "promotion")
+    arms = [y for y in found.kinds if y.trials >= _FEW and y.name not in queued]
     if len(arms) < 2:
         return
     pays = max(arms, key=lambda y: (y.gain_per_trial, y.percentile or 0.0, y.name))

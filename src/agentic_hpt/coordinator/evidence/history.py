@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from agentic_hpt.coordinator.evidence.shortening import cut, short
+from agentic_hpt.coordinator.evidence.told_front import values_text
+from agentic_hpt.fidelity import curve_of
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import Goal, JsonObject, Trial
 
@@ -36,31 +38,45 @@ def select_trials(situation: Situation, trials: Sequence[Trial], most: int = MAX
 
 def table(situation: Situation, trials: Sequence[Trial], names: Sequence[str]) -> JsonObject:
     """Give trials as a table; a trial without a value has its failure's kind, or its state, in that place."""
-    columns = ["trial", "round", "worker", "value", *names]
+    goal = situation.goal
+    metrics = [o.metric for o in goal.merges.objectives] if goal.merges is not None else []
+    broken = ["breaks"] if goal.constraints else []
+    columns = ["trial", "round", "worker", "value", *(cut(metric, _CELL) for metric in metrics), *broken, *names]
     rows = []
     for trial in trials:
-        value = situation.goal.value(trial)
+        value = goal.value(trial)
         told = short(value) if value is not None else str(trial.failure or trial.state)
         cells = [short(trial.params[name], _CELL) if name in trial.params else INACTIVE for name in names]
-        rows.append([trial.id, trial.round, cut(trial.worker, _WORKER), told, *cells])
+        figures = [short(trial.values.get(metric)) for metric in metrics]
+        figures += [_broken(goal, trial)] if goal.constraints else []
+        rows.append([trial.id, trial.round, cut(trial.worker, _WORKER), told, *figures, *cells])
     return {"columns": columns, "rows": rows}
+
+
+def _broken(goal: Goal, trial: Trial) -> str:
+    """Give the numbers of the outcome constraints that a complete trial breaks, counted from 1."""
+    if goal.value(trial) is None:
+        return INACTIVE
+    margins = ((number, c.margin(trial)) for number, c in enumerate(goal.constraints, start=1))
+    return ",".join(str(number) for number, margin in margins if margin is None or margin > 0) or "none"
 
 
 def curves(situation: Situation, trials: Sequence[Trial]) -> list[JsonObject]:
     """Give the learning curves of the 3 best trials, the 3 newest, and of running ones, in at most 8 points each."""
-    goal = situation.goal
+    goal = situation.goal.merges or situation.goal
     reported = [t for t in trials if any(goal.metric in r.metrics for r in t.reports)]
     best = goal.ranked(reported)[:_CURVES]
     shown_best = {t.id for t in best}
     newest = list(islice((t for t in reported[::-1] if t.id not in shown_best), _CURVES))
     running = [t for t in situation.running if any(goal.metric in r.metrics for r in t.reports)][-_RUNNING_CURVES:]
     shown = (("best", best), ("newest", newest), ("running", running))
-    return [{"trial": t.id, "of": why, "points": _points(t, goal)} for why, group in shown for t in group]
+    known = {t.id: t for t in situation.trials}
+    return [{"trial": t.id, "of": why, "points": _points(t, goal, known)} for why, group in shown for t in group]
 
 
-def _points(trial: Trial, goal: Goal) -> list[list[object]]:
+def _points(trial: Trial, goal: Goal, known: Mapping[int, Trial]) -> list[list[object]]:
     """Give [step, value] pairs, evenly over the curve, its first and its last among them."""
-    points = {r.step: r.metrics[goal.metric] for r in trial.reports if goal.metric in r.metrics}
+    points = curve_of(trial, goal.metric, known)
     steps = sorted(points)
     if len(steps) > _POINTS:
         steps = [steps[i * (len(steps) - 1) // (_POINTS - 1)] for i in range(_POINTS)]
@@ -72,7 +88,14 @@ def describe_progress(situation: Situation) -> str:
     goal = situation.goal
     best = goal.best(situation.trials)
     if best is None:
-        return f"no trial is complete yet; {_left(situation)}"
+        nothing = "no trial is complete yet"
+        if goal.constraints and any(goal.value(t) is not None for t in situation.trials):
+            nothing = "no trial satisfies the constraints yet"
+        return f"{nothing}; {_left(situation)}"
+    if goal.merges is not None:
+        volume = goal.figure(goal.furthest(situation.trials) or best)
+        knee = values_text({o.metric: best.values[o.metric] for o in goal.merges.objectives})
+        return f"hypervolume {volume:.4g}, knee trial {best.id} ({knee}); {_left(situation)}"
     earlier = [t for t in situation.trials if t.round < situation.round]
     before = goal.best(earlier)
     value = goal.estimates(situation.trials).get(best.id, goal.value(best))

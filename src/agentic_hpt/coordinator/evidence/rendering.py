@@ -16,6 +16,8 @@ _DROPPED = (
     "counts",
     "workers",
     "curves",
+    "stopping",
+    "outlook",
     "rounds",
     "kinds",
     "cost",
@@ -28,9 +30,11 @@ _DROPPED = (
     "failures",
     "insights",
     "noise",
+    "front",
     "job",
     "description",
     "trials",
+    "constraints",
     "space",
 )
 """What a compact form drops when cutting is not enough, the least needed first."""

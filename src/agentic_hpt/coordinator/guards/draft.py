@@ -79,12 +79,13 @@ class Draft:
     def room(self) -> int:
         """Give how many trials of the next round the actions so far have left.
 
-        The default configuration has its place in round 1, and where there are limits a share stays outside them.
+        The default configuration has its place in round 1, configurations given to run first have theirs, and where
+        there are limits a share stays outside them.
         """
         now = self.situation
         whole = min(now.round_trials, now.usage.trials_left(now.budget))
         outside = max(1, math.ceil(_OUTSIDE_SHARE * whole)) if self.steering.limits and whole > 1 else 0
-        taken = sum(trials_of(record) for record in self.records)
+        taken = sum(trials_of(record) for record in self.records) + len(now.waiting)
         return max(0, whole - (self.first is not None) - outside - taken)
 
     @property

@@ -7,7 +7,8 @@ import statistics
 from agentic_hpt.coordinator.decisions import Continue, Finalize, StopTrial
 from agentic_hpt.coordinator.guards.draft import Draft, accepted, refused
 from agentic_hpt.coordinator.guards.policy import plateau
-from agentic_hpt.records import ActionRecord, Goal, Trial
+from agentic_hpt.fidelity import Curve, curve_of
+from agentic_hpt.records import ActionRecord, Goal
 
 _LEAST_CURVES = 5
 
@@ -30,16 +31,19 @@ def finalize(action: Finalize, draft: Draft) -> ActionRecord:
 def stop_trial(action: StopTrial, draft: Draft) -> ActionRecord:
     """End a running trial whose best report is worse than the median of the complete trials at that step."""
     goal = draft.situation.goal
+    if goal.merges is not None:
+        return refused(action, draft, "with several objectives only the pruner stops trials: it looks at all of them")
     trial = next((t for t in draft.situation.running if t.id == action.trial), None)
     if trial is None:
         return refused(action, draft, f"trial {action.trial} is not running")
     if any(r.detail["trial"] == action.trial for r in draft.taken("stop_trial")):
         return refused(action, draft, "this decision stops it already")
-    reported = _curve(trial, goal)
+    known = {t.id: t for t in draft.situation.trials}
+    reported = curve_of(trial, goal.metric, known)
     if not reported:
         return refused(action, draft, "it has reported nothing yet")
     step, best = max(reported), _best(goal, list(reported.values()))
-    others = [value for t in draft.complete if (value := _at(t, goal, step)) is not None]
+    others = [value for t in draft.complete if (value := _at(curve_of(t, goal.metric, known), step)) is not None]
     if len(others) < _LEAST_CURVES:
         return refused(
             action, draft, f"{len(others)} complete trials reported by step {step}; {_LEAST_CURVES} are needed"
@@ -52,13 +56,8 @@ def stop_trial(action: StopTrial, draft: Draft) -> ActionRecord:
     return accepted(action, draft, why, [], trial=action.trial)
 
 
-def _curve(trial: Trial, goal: Goal) -> dict[int, float]:
-    return {r.step: r.metrics[goal.metric] for r in trial.reports if goal.metric in r.metrics}
-
-
-def _at(trial: Trial, goal: Goal, step: int) -> float | None:
-    """Give what a trial had reported at a step, or at the nearest one before."""
-    curve = _curve(trial, goal)
+def _at(curve: Curve, step: int) -> float | None:
+    """Give what a curve had at a step, or at the nearest one before."""
     known = [s for s in curve if s <= step]
     return curve[max(known)] if known else None
 

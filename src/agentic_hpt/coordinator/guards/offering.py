@@ -65,7 +65,7 @@ def options(situation: Situation, by: str = "") -> Options:
         "spawn": spawn_trials,
         "propose": room,
         "repeat": repeatable,
-        "stop_trial": running,
+        "stop_trial": running and situation.goal.merges is None,
         "finalize": since >= needed,
     }
     return Options(

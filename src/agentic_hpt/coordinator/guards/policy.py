@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from agentic_hpt.coordinator.termination import no_gain, prospect
+from agentic_hpt.fronts import meeting
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import Trial, configuration_key
 
-StoppedBy = Literal["target", "budget.trials", "budget.minutes", "coordinator"]
+StoppedBy = Literal["target", "budget.trials", "budget.minutes", "no_gain", "coordinator"]
 
 
 def must_finalize(situation: Situation) -> tuple[StoppedBy, str] | None:
@@ -17,6 +19,9 @@ def must_finalize(situation: Situation) -> tuple[StoppedBy, str] | None:
     value = _estimate(situation, best) if best is not None else None
     if best is not None and goal.reached(value):
         return "target", f"trial {best.id} has {goal.metric} {value:g}; the target {goal.target:g} is reached"
+    if goal.merges is not None and (met := meeting(goal, situation.trials)) is not None:
+        values = ", ".join(f"{metric} {value:g}" for metric, value in met.values.items())
+        return "target", f"trial {met.trial.id} has {values}; the targets are reached"
     spent = situation.usage.spent(situation.budget)
     if spent == "budget.trials":
         return spent, f"all {situation.budget.trials} trials are spent"
@@ -24,6 +29,8 @@ def must_finalize(situation: Situation) -> tuple[StoppedBy, str] | None:
         return spent, f"the {situation.budget.minutes:g} minutes are over"
     if situation.exhausted:
         return "coordinator", "the search space holds nothing that was not tried"
+    if situation.stop is not None and (why := no_gain(situation, prospect(situation))) is not None:
+        return "no_gain", why
     return None
 
 
@@ -33,13 +40,14 @@ def plateau(situation: Situation) -> tuple[int, int]:
     They are 5 a parameter, at least 20, and at least half of all that ran and of the trial budget: a search
     that found its best late, or has most of its budget left, goes on.
     A trial that was the best until repeats lowered its mean counts as one: to repeat it makes no plateau at once.
+    While every trial breaks a constraint there is none: the search has not found what it looks for.
     """
     goal = situation.goal
-    best = goal.best(situation.trials)
+    best = goal.furthest(situation.trials)
     finished = [t for t in situation.trials if t.finished and t.counted]
-    since = len(finished)
+    since = 0 if goal.constraints else len(finished)
     if best is not None:
-        highest = goal.best(t for t in situation.trials if t.kind != "repeat") or best
+        highest = goal.furthest(t for t in situation.trials if t.kind != "repeat") or best
         last = max(best.id, highest.id)
         since = sum(t.id > last for t in finished)
     return since, max(20, 5 * len(situation.space), -(-len(finished) // 2), -(-(situation.budget.trials or 0) // 2))

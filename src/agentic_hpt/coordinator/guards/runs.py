@@ -9,14 +9,13 @@ from agentic_hpt.coordinator.decisions import MAX_SEEDS, MAX_SPAWNS, Candidate, 
 from agentic_hpt.coordinator.guards.draft import Draft, accepted, refused, shown, trials_of, tunable
 from agentic_hpt.coordinator.guards.ranges import Unusable, asked_range, on_grid, one_value, overlap
 from agentic_hpt.coordinator.guards.subspace import count_new, in_any, nearness
+from agentic_hpt.coordinator.repeating import LATE_SHARE, MAX_RUNS, SHARE
 from agentic_hpt.coordinator.spawn_credit import spawn_room
 from agentic_hpt.errors import SpaceError
 from agentic_hpt.records import ActionRecord, ParamValue, Range, configuration_key
 from agentic_hpt.space import SearchSpace
 from agentic_hpt.steering import space_within
 
-MAX_RUNS = 5
-"""How often one configuration may run in all."""
 _REPEAT_SHARE = 0.1
 _MODELS_REPEAT_SHARE = 0.05
 _LEAST_REPEATS = 3
@@ -140,14 +139,16 @@ def _repeats(draft: Draft) -> int:
     """Give how many trials of a study may be repeats: fewer where a model asks for one more."""
     situation = draft.situation
     whole = situation.budget.trials if situation.budget.trials is not None else situation.usage.trials
-    share = _REPEAT_SHARE if draft.rules or draft.by == "person" else _MODELS_REPEAT_SHARE
-    return max(_LEAST_REPEATS, int(share * whole))
+    asked = _REPEAT_SHARE if draft.by == "person" else _MODELS_REPEAT_SHARE
+    return max(_LEAST_REPEATS, int((SHARE if draft.rules else asked) * whole))
 
 
 def _repeats_of_round(draft: Draft) -> int:
     """Give how many trials of a round may be repeats; a model leaves half of them to the rules."""
+    if draft.rules:
+        return max(1, int(LATE_SHARE * draft.situation.round_trials))
     most = max(1, draft.situation.round_trials // _REPEATS_PER_ROUND)
-    return most if draft.rules or draft.by == "person" else -(-most // 2)
+    return most if draft.by == "person" else -(-most // 2)
 
 
 def _spawned(action: Spawn, draft: Draft, notes: list[str]) -> list[str]:

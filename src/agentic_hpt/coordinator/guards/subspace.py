@@ -14,6 +14,8 @@ _NEAR = 0.01
 _COARSE = 10
 """With more trials than this what counts as near shrinks: a late search is one of small steps."""
 _SLACK = 1e-9
+_COUNTED = 10_000
+"""With so many configurations nobody looks how many of them the constraints allow."""
 
 
 def single(parameter: Parameter) -> bool:
@@ -51,7 +53,7 @@ def count_new(space: SearchSpace, tried: Tried, most: int) -> int:
     for name in space:
         if not space[name].when:  # what hangs on another parameter only adds to the number
             least *= _size(space[name])
-    if least >= len(tried) + most:
+    if least >= (max(_COUNTED, len(tried) + most) if space.constraints else len(tried) + most):
         return most
     new = 0
     for params in islice(_configurations(space, space.order, {}), len(tried.keys) + most):
@@ -77,7 +79,8 @@ def _configurations(
 ) -> Iterator[dict[str, ParamValue] | None]:
     """List a space's configurations; `None` stands for endlessly many."""
     if not names:
-        yield params
+        if space.allows(params):
+            yield params
         return
     name, rest = names[0], names[1:]
     if not space.is_active(name, params):

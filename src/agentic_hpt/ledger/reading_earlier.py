@@ -1,0 +1,98 @@
+"""Reading the trials of earlier studies: from a ledger, an Optuna storage or a table in a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+from agentic_hpt.config import mask_secrets
+from agentic_hpt.earlier import plain
+from agentic_hpt.errors import ConfigError
+from agentic_hpt.ledger.store import LedgerStore
+from agentic_hpt.records import Budget, Direction, EarlierStudy, Params, TrialState, is_number
+
+
+def from_ledger(url: str, name: str, metric: str, direction: Direction) -> EarlierStudy:
+    """Read a study of ours; `metric` in the direction that it has there, if it is that study's own.
+
+    Raises `StudyNotFound`, `LedgerError`, and `ConfigError` when no trial has the metric.
+    """
+    store = LedgerStore(url, create=False)
+    try:
+        row = store.find(name)
+        trials = store.open_study(row, budget=Budget(), seed=0).trials()
+    finally:
+        store.close()
+    if row.config["metric"] == metric:
+        direction = "minimize" if row.config["direction"] == "minimize" else "maximize"
+    ended = [t for t in trials if t.finished]
+    found = [(t.params, t.values[metric]) for t in ended if t.state is TrialState.COMPLETE and metric in t.values]
+    if ended and not found:
+        raise ConfigError(
+            f"no trial of the study {name!r} has the metric {metric!r}", f"it has {row.config['metric']!r}"
+        )
+    return earlier_study(f"study {name!r}", found, direction, len(ended) - len(found))
+
+
+def from_optuna(storage: str, name: str, metric: str, direction: Direction) -> EarlierStudy:
+    """Read a study with one objective from an Optuna storage, in its own direction. Raises `ConfigError`."""
+    from agentic_hpt.ledger.optuna_mirror import complete_trials
+
+    found, own, without = complete_trials(storage, name, metric)
+    return earlier_study(f"Optuna study {name!r}", found, own or direction, without)
+
+
+def from_csv(path: Path, metric: str, direction: Direction) -> EarlierStudy:
+    """Read a table with a column for each parameter and one for the metric; a line without a metric has no value.
+
+    Raises `ConfigError` for a file that can't be read, a missing column, or a metric that is no number, by its line.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            columns = [name for name in table.fieldnames or () if name]
+            if metric not in columns:
+                raise ConfigError(
+                    f"{path.name} has no column {metric!r}",
+                    f"it has {', '.join(columns) or 'no columns'}; name the metric's by `metric: COLUMN`",
+                )
+            found: list[tuple[Params, float]] = []
+            without = 0
+            for row in table:
+                value = _figure(row[metric], path.name, table.line_num, metric)
+                if value is None:
+                    without += 1
+                    continue
+                names = [name for name in columns if name != metric and row[name]]
+                found.append(({name: plain(row[name].strip()) for name in names}, value))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"can't read {path}: {error}", "give a CSV file with a line of column names") from None
+    return earlier_study(path.name, found, direction, without)
+
+
+def earlier_study(
+    source: str, found: list[tuple[Params, float]], direction: Direction, without: int = 0
+) -> EarlierStudy:
+    """Put an earlier study together; trials whose value is not finite have none."""
+    sign = -1.0 if direction == "maximize" else 1.0
+    sound = [(dict(params), sign * value) for params, value in found if math.isfinite(value)]
+    return EarlierStudy(
+        mask_secrets(source),
+        tuple(params for params, _ in sound),
+        tuple(loss for _, loss in sound),
+        without + len(found) - len(sound),
+    )
+
+
+def _figure(text: str | None, file: str, line: int, metric: str) -> float | None:
+    """Give the metric of a line; `None` when it is empty, NaN or infinite: then the trial has no value."""
+    if text is None or not text.strip():
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        raise ConfigError(
+            f"{file}, line {line}: {metric} is {text.strip()[:60]!r}, not a number", "mend or empty this cell"
+        ) from None
+    return value if is_number(value) else None

@@ -1,0 +1,86 @@
+"""A PyTorch training's state in one file, from which it goes on as if it had never been stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from agentic_hpt.records import ParamValue
+
+__all__ = ["Checkpoint"]
+
+_FILE = "training.pt"
+_SECONDS = 1.0
+"""A training that is killed loses at most about so much; it saves at once when it is stopped."""
+
+
+class Stateful(Protocol):
+    """A model, an optimizer, a schedule."""
+
+    def state_dict(self) -> dict[str, object]:
+        """Give the state."""
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> object:
+        """Take the state over."""
+
+
+class Checkpoint:
+    """The state of `parts`, of torch's random numbers, and the figures of the epochs behind them, in a folder.
+
+    `of` says which training it is: another one's state is not taken over.
+    """
+
+    def __init__(self, folder: Path, of: Mapping[str, ParamValue], parts: Sequence[Stateful]) -> None:
+        self._file = folder / _FILE
+        self._of = dict(of)
+        self._parts = parts
+        self._saved = time.monotonic()
+
+    def load(self) -> list[dict[str, float]]:
+        """Take the saved state over and give the figures of the epochs behind it; none where nothing was saved.
+
+        What can't be read, because another version wrote it say, is as good as nothing: the training starts anew.
+        """
+        import torch
+
+        try:
+            state = torch.load(self._file, weights_only=True)
+            figures: list[dict[str, float]] = list(state["figures"])
+            if state["of"] != self._of:
+                return []
+        except Exception:
+            return []
+        for part, held in zip(self._parts, state["parts"], strict=True):
+            part.load_state_dict(held)
+        torch.set_rng_state(state["random"])
+        return figures
+
+    def save_now_and_then(self, figures: Sequence[Mapping[str, float]]) -> None:
+        """Save when that was last done a while ago."""
+        if time.monotonic() - self._saved >= _SECONDS:
+            self.save(figures)
+
+    def save(self, figures: Sequence[Mapping[str, float]]) -> None:
+        """Save the state at the end of an epoch; a kill meanwhile leaves the one before."""
+        import torch
+
+        state = {
+            "of": self._of,
+            "figures": [dict(entry) for entry in figures],
+            "parts": [part.state_dict() for part in self._parts],
+            "random": torch.get_rng_state(),
+        }
+        written = self._file.with_suffix(".new")
+        torch.save(state, written)
+        os.replace(written, self._file)
+        self._saved = time.monotonic()
+
+    def remove(self) -> None:
+        """Drop the state: the training came to its end."""
+        self._file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # somebody else's files are in it
+            self._file.parent.rmdir()

@@ -1,0 +1,132 @@
+"""What a surrogate believes of the space, and how much a row is worth trying under it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_ndtr
+
+from agentic_hpt.strategies.acquisition import log_expected_improvement, log_volume_gain
+from agentic_hpt.strategies.gaussian import GaussianProcess, Mask
+from agentic_hpt.strategies.observed import Observed
+from agentic_hpt.strategies.scales import How, Scale
+from agentic_hpt.strategies.transfer import Informed, Prior
+
+Floats = NDArray[np.float64]
+Process = GaussianProcess | Informed
+
+_BLUR = 0.2
+_FAILED_LOSS, _FAILED_SD = 1.0, 0.5
+_NOISY = 1e-3
+"""From this noise variance on (of outcomes with variance 1) the best observed value may be luck."""
+
+
+@dataclass(frozen=True)
+class Belief:
+    """Processes for the objectives, for the constraints, and for whether a trial ends with a value at all."""
+
+    objectives: tuple[Process, ...]
+    scales: tuple[Scale, ...]
+    best: float | None
+    """Of one objective: the incumbent's, on the process's scale; `None` while nothing feasible is known."""
+    front: Floats
+    """Of several objectives: what is expected at the feasible rows, shape (n, m)."""
+    reference: Floats
+    limits: tuple[tuple[GaussianProcess, float], ...]
+    """For each constraint its process, and where 0 lies on its scale."""
+    success: GaussianProcess | None
+
+    @classmethod
+    def of(
+        cls,
+        seen: Observed,
+        categorical: Mask,
+        prior: Prior | None = None,
+        references: tuple[float | None, ...] = (),
+        how: How = "power",
+    ) -> Belief:
+        """Fit to two trials or more; `references` are the objectives' worst losses that count."""
+        scales = tuple(Scale.of(column, how) for column in seen.losses.T)
+        several = len(scales) > 1
+        objectives: list[Process] = []
+        for column, scale in zip(seen.losses.T, scales, strict=True):
+            told, extra = scale.told(column), scale.told_variance(column, seen.sds)
+            if len(seen.failed):
+                told = np.concatenate([told, np.full(len(seen.failed), _FAILED_LOSS)])
+                extra = np.concatenate([extra, np.full(len(seen.failed), _FAILED_SD**2)])
+            process = GaussianProcess.fit(np.concatenate([seen.rows, seen.failed]), told, categorical, extra)
+            informed = prior.inform(process) if prior is not None and not several else process
+            objectives.append(informed.believing(seen.running))
+        feasible = seen.feasible
+        best, front = None, np.zeros((0, len(scales)))
+        if feasible.any():
+            expected = np.stack([process.predict(seen.rows[feasible])[0] for process in objectives], axis=1)
+            measured = np.stack([s.told(c[feasible]) for s, c in zip(scales, seen.losses.T, strict=True)], axis=1)
+            noisy = np.array([own_process(process).noise > _NOISY for process in objectives])
+            front = np.where(noisy, expected, measured)
+            best = float(front[:, 0].min())
+        worst = [
+            float(scale.told(np.array([r]))[0]) if r is not None else float(scale.told(column).max()) + 0.1
+            for scale, column, r in zip(scales, seen.losses.T, references or (None,) * len(scales), strict=True)
+        ]
+        return cls(
+            tuple(objectives),
+            scales,
+            best,
+            front,
+            np.array(worst),
+            _limits(seen, categorical),
+            _success(seen, categorical),
+        )
+
+    def worth(self, rows: Floats) -> Floats:
+        """Give the logarithm of what a row is expected to gain, times the chance that it counts."""
+        chance = self._log_chance(rows)
+        if self.best is None:
+            return chance
+        predicted = [process.predict(rows) for process in self.objectives]
+        if len(predicted) == 1:
+            return log_expected_improvement(*predicted[0], self.best) + chance
+        means, sds = (np.stack(part, axis=1) for part in zip(*predicted, strict=True))
+        return log_volume_gain(means, sds, self.front, self.reference) + chance
+
+    def _log_chance(self, rows: Floats) -> Floats:
+        found = np.zeros(len(rows))
+        for process, zero in self.limits:
+            mean, sd = process.predict(rows)
+            found += log_ndtr((zero - mean) / sd)
+        if self.success is not None:
+            mean, sd = self.success.predict(rows)
+            found += log_ndtr(-mean / np.sqrt(sd * sd + self.success.noise))
+        return found
+
+
+def own_process(process: Process) -> GaussianProcess:
+    """Give a study's own process, without what earlier studies know."""
+    return process.own if isinstance(process, Informed) else process
+
+
+def _limits(seen: Observed, categorical: Mask) -> tuple[tuple[GaussianProcess, float], ...]:
+    found = []
+    for column in seen.violations.T:
+        known = np.isfinite(column)
+        if known.sum() < 2:
+            continue
+        values = column[known]
+        reach = np.quantile(np.abs(values), 0.9) or 1.0
+        values = np.clip(values, -3 * reach, 3 * reach)  # only where it crosses 0 matters
+        sd = float(values.std()) or 1.0
+        process = GaussianProcess.fit(seen.rows[known], (values - values.mean()) / sd, categorical)
+        found.append((process.believing(seen.running), float(-values.mean() / sd)))
+    return tuple(found)
+
+
+def _success(seen: Observed, categorical: Mask) -> GaussianProcess | None:
+    """Fit to -1 for what gave a value and 1 for what failed; nothing while nothing failed."""
+    if not len(seen.failed):
+        return None
+    labels = np.concatenate([np.full(len(seen.rows), -1.0), np.ones(len(seen.failed))])
+    blurred = np.full(len(labels), _BLUR)  # else the border's sharpness makes all else uncertain
+    return GaussianProcess.fit(np.concatenate([seen.rows, seen.failed]), labels, categorical, blurred)

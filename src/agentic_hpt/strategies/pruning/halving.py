@@ -1,0 +1,61 @@
+"""Asynchronous successive halving: at each rung only the best go on, and nobody waits for the others."""
+
+from __future__ import annotations
+
+from agentic_hpt.fidelity import Halving, Rung, rung_of, rung_steps, steps_done
+from agentic_hpt.records import Goal, Report
+
+
+class AsyncHalving:
+    """ASHA (Li et al. 2020, MLSys), on what trials report; a rung lets no more than its share go on, as in Hyper-Tune.
+
+    A trial that comes to a rung stops unless it is the best that came there so far, or among the best 1 / eta while
+    fewer than these have gone on (the delay of Li et al. 2022, VLDB). Who was stopped and belongs to the best later
+    may go on then: that is planned, see `strategies.promoting`.
+    """
+
+    def __init__(self, goal: Goal, halving: Halving) -> None:
+        self._goal = goal
+        self._halving = halving
+        self._curves: dict[int, dict[int, float]] = {}
+        self._lengths: dict[int, int] = {}
+        """Of the complete trials."""
+        self._rungs: dict[int, tuple[dict[int, float], set[int]]] = {}
+        """What trials had at each rung, lowest first, and who went on."""
+        self._judged: dict[int, int] = {}
+        """For each trial the highest rung it was judged at: it is not judged there again, when it goes on say."""
+
+    def should_stop(self, trial: int, report: Report) -> bool:
+        """Take a report in, and say whether the trial came to a rung where it does not go on."""
+        value = report.metrics.get(self._goal.metric)
+        if value is None:
+            return False
+        curve = self._curves.setdefault(trial, {})
+        further = report.step > max(curve, default=-1)
+        curve[report.step] = value
+        done = steps_done(curve, report.step)
+        reached = 0
+        for steps, (values, passed) in self._rungs.items():
+            if done >= steps:
+                reached = steps
+                if trial in values and further:
+                    passed.add(trial)
+                values.setdefault(trial, value)
+        if reached <= self._judged.get(trial, 0):
+            return False
+        self._judged[trial] = reached
+        values, passed = self._rungs[reached]
+        goes_on = Rung(reached, values, frozenset(passed)).goes_on(trial, self._goal, self._halving.eta)
+        if goes_on:
+            passed.add(trial)
+        return not goes_on
+
+    def ended(self, trial: int, complete: bool) -> None:
+        """Learn that a trial ended: the first complete ones say where the rungs are."""
+        if not complete or not self._curves.get(trial):
+            return
+        self._lengths[trial] = steps_done(self._curves[trial])
+        found = rung_steps([self._lengths[t] for t in sorted(self._lengths)], self._halving)
+        if found != tuple(self._rungs):
+            rungs = (rung_of(self._curves, steps) for steps in found)
+            self._rungs = {rung.steps: (dict(rung.values), set(rung.passed)) for rung in rungs}
