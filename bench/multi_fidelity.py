@@ -457,7 +457,8 @@ def show(store: Store, arms: Sequence[str], tasks: Sequence[str], seeds: int, kn
         print(
             f"{arm:22}" + "".join(f"{c:8.2f}" for c in cells) + f"{fmean(ranks):7.2f}"
             f"{fmean(x.configurations for x in r):7.0f}{fmean(x.complete for x in r):7.1f}"
-            f"{fmean(x.saved for x in r):7.0%}{fmean(x.false_stops for x in r):7.1f}{fmean(x.seconds for x in r):7.1f}{duels}"
+            f"{fmean(x.saved for x in r):7.0%}{fmean(x.false_stops for x in r):7.1f}{fmean(x.seconds for x in r):7.1f}"
+            + duels
         )
 
 
