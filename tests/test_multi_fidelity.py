@@ -86,9 +86,10 @@ def test_of_trials_that_go_on_from_one_another_the_newest_stands_for_all() -> No
     assert curve_of(trials[4], "accuracy", {t.id: t for t in trials}) == dict(enumerate([0.4] * 3 + [0.5] * 6))
 
 
-def test_imported_trials_are_no_measure() -> None:
+@pytest.mark.parametrize("kind", ["imported", "repeat"])
+def test_imported_trials_and_repeats_are_no_measure(kind: str) -> None:
     trials = three(0.1, 0.2, 0.3)
-    other = curved(3, [0.9] * 9, kind="imported")
+    other = curved(3, [0.9] * 9, kind=kind)
     assert [set(rung.values) for rung in rungs([*trials, other], GOAL, Halving(min_steps=3))] == [{0, 1, 2}]
 
 

@@ -283,6 +283,27 @@ def test_several_at_once_are_spared_no_more_often_than_one_by_one() -> None:
     assert spared == [40, 50], "while one that is spared still runs, the others stop"
 
 
+def test_repeats_take_no_places_and_do_not_count_for_the_one_of_ten() -> None:
+    floor = FloorRule(Always(), Halving())
+    for number in range(4):
+        runs(floor, made(number))
+    lengths = [runs(floor, made(n)) for n in range(4, 40)]
+    again = FloorRule(Always(), Halving())
+    for number in range(4):
+        runs(again, made(number))
+    with_repeats = []
+    for number in range(4, 40):
+        assert runs(again, made(100 + number, "repeat")) == 9
+        with_repeats.append(runs(again, made(number)))
+    assert with_repeats == lengths
+
+    class Told(Always):
+        def should_stop(self, trial: int, report: Report) -> bool:
+            raise AssertionError("a rule was told of a repeat")
+
+    runs(FloorRule(Told(), Halving()), made(0, "repeat"))
+
+
 def test_nobody_undoes_the_stops_of_a_rule() -> None:
     floor = FloorRule(AsyncHalving(GOAL, Halving(min_steps=3)), Halving(min_steps=3))
     for number in range(4):

@@ -122,7 +122,7 @@ def rungs(trials: Sequence[Trial], goal: Goal, halving: Halving) -> list[Rung]:
 
     Of trials that go on from one another the newest stands for all.
     """
-    known = {t.id: t for t in trials if t.kind != "imported"}
+    known = {t.id: t for t in trials if t.kind not in ("imported", "repeat")}
     complete = (t for t in known.values() if t.state is TrialState.COMPLETE)
     lengths = (steps_done(curve_of(t, goal.metric, known)) for t in complete)
     found = rung_steps(list(islice((length for length in lengths if length), MEASURING_TRIALS)), halving)

@@ -9,8 +9,8 @@ from agentic_hpt.records import Report, Trial, TrialState
 _FIRST = 4
 _LEAST_COMPLETE = 3
 _COMPLETE_SHARE = 10
-_WHOLE: frozenset[str] = frozenset({"default", "repeat", "fresh_seed", "holdout"})
-"""Kinds that are never stopped: the measure of all, and those that are to tell luck from merit."""
+_WHOLE: frozenset[str] = frozenset({"default", "fresh_seed", "holdout"})
+"""Kinds that are never stopped, beside repeats, which are not looked at at all: they are to tell luck from merit."""
 
 
 class FloorRule:
@@ -34,6 +34,8 @@ class FloorRule:
         self._lengths: dict[int, int] = {}
         """Of the complete trials, in steps."""
         self._stopped: set[int] = set()
+        self._repeats: set[int] = set()
+        """They are no measure either: a configuration that ran five times would take five places at a rung."""
 
     def remember(self, trial: Trial) -> None:
         """Take in a trial of an earlier run of the study; to be told of all, in order of their numbers."""
@@ -51,6 +53,8 @@ class FloorRule:
 
     def began(self, trial: Trial) -> None:
         """Learn that a trial begins."""
+        if trial.kind == "repeat":
+            self._repeats.add(trial.id)
         if trial.continues is not None:
             self._roots[trial.id] = self._root(trial.continues)
             self._stopped.discard(self._root(trial.id))
@@ -61,6 +65,8 @@ class FloorRule:
 
     def should_stop(self, trial: int, report: Report, asked: bool = False) -> bool:
         """Take a report in, and say whether the trial stops: because the rule says so, or somebody `asked` for it."""
+        if trial in self._repeats:
+            return False
         root = self._root(trial)
         first, last = self._spans.get(root, (report.step, report.step))
         self._spans[root] = min(first, report.step), max(last, report.step)
@@ -77,6 +83,8 @@ class FloorRule:
 
     def ended(self, trial: int, complete: bool) -> None:
         """Learn that a trial ended."""
+        if trial in self._repeats:
+            return
         root = self._root(trial)
         self._whole.discard(trial)
         if complete:
