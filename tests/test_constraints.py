@@ -6,6 +6,8 @@ import json
 import math
 import pickle
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -512,6 +514,12 @@ def test_a_worker_gets_no_more_trials_than_the_constraints_leave() -> None:
     assert count_new(space, Tried((ran,)), 99) == 5
 
 
+def _hpt(*arguments: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-m", "agentic_hpt.cli", *arguments], capture_output=True, check=True
+    ).stdout.decode()
+
+
 class TestRuns:
     def run(self, home: Path, objective: object, **changes: object) -> object:
         import agentic_hpt as hpt
@@ -551,6 +559,10 @@ class TestRuns:
         assert "no trial satisfies the constraints" in result.error  # type: ignore[attr-defined]
         assert result.to_json()["nearest"]["values"]["mem"] == 1  # type: ignore[attr-defined]
         assert "mem <= 0.5: broken by 0.5" in result.error  # type: ignore[attr-defined]
+        told = json.loads(_hpt("best", "s", "--home", str(tmp_path), "--json"))
+        assert (told["trial"], told["nearest"]["params"]["a"]) == (None, 1)
+        assert (told["constraints"][0]["text"], told["constraints"][0]["satisfied"]) == ("mem <= 0.5", False)
+        assert "comes nearest" in " ".join(_hpt("explain", "s", "--home", str(tmp_path)).split())
 
     def test_an_objective_that_does_not_measure_a_constraint_is_refused_at_once(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="it gave no 'mem', which the constraint 'mem <= 4' needs"):
