@@ -502,14 +502,17 @@ def test_the_trend_follows_each_round_in_both_directions() -> None:
 
 def test_importance_and_interactions_become_conclusions() -> None:
     insights = Insights(
-        {"rate": 0.8, "optimizer": 0.15, "momentum": 0.04, "layers": 0.01}, (Interaction("rate", "momentum", 0.3),), 50
+        {"rate": 0.8, "optimizer": 0.15, "momentum": 0.04, "layers": 0.01},
+        (Interaction("rate", "momentum", 0.3, 0.02),),
+        50,
     )
+    insights = replace(insights, importance_sd={"rate": 0.06})
     evidence = build_evidence(situation(insights=insights))
     assert list(evidence["insights"]["importance"]) == ["rate", "optimizer", "momentum", "layers"]  # type: ignore[index, call-overload]
     said = cast(list[str], evidence["conclusions"])
-    assert "What matters most: rate (80%), optimizer (15%), momentum (4%)." in said
+    assert "What matters most: rate (80% ± 6%), optimizer (15%), momentum (4%)." in said
     assert "What hardly matters: layers; trials spent there bring little." in said
-    assert "rate and momentum interact: tune them together, not one at a time." in said
+    assert "rate and momentum interact (strength 30% ± 2%): tune them together, not one at a time." in said
     assert evidence["trials"]["columns"][4] == "rate"  # type: ignore[index, call-overload]
 
 

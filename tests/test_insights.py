@@ -65,10 +65,10 @@ def test_a_pair_that_acts_together_is_found_first(seed: int, direction: str) -> 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_in_pure_noise_no_pair_interacts_and_nothing_surely_matters(seed: int) -> None:
-    for count in (15, 40, 100):
+    for count in (40, 100):
         found = insights_of(SPACE, GOAL, sampled(SPACE, lambda p: 0.0, count, seed, noise=1.0))
         assert found.interactions == ()
-        assert max(map(found.sure, SPACE)) < 0.3
+        assert max(map(found.sure, SPACE)) < 0.05
 
 
 def test_of_functions_without_interactions_fewer_than_one_in_twenty_seems_to_have_one() -> None:

@@ -721,7 +721,7 @@ def test_a_store_of_an_older_version_is_brought_up_and_loses_nothing(home: Home,
     ledger = home.open()
     run(ledger)
     ledger.record_decision(decision(1))
-    for table in ("hpt_notes", "hpt_evidence")[version - 1 :]:
+    for table in ("hpt_notes", "hpt_evidence", "hpt_earlier", "hpt_revisions")[version - 1 :]:
         home.sql(f"drop table {table}")
     for column in ("continues", "source"):
         home.sql(f"alter table hpt_trials drop column {column}")

@@ -147,6 +147,13 @@ def test_a_plateau_counts_from_the_last_move_of_the_front_not_from_the_knee() ->
     assert plateau(seen)[0] == 1
 
 
+def test_a_narrowed_range_must_keep_the_whole_front() -> None:
+    """The best fifth of a study that has ten points on its front would be two of them."""
+    curve = [(i / 10, 10.0 * i) for i in range(10)]
+    seen = situation(goal=TWO, trials=tuple(trials_at([*curve, (0.1, 95.0)])))
+    assert {t.id for t in seen.goal.leading(seen.trials)} == set(range(10))
+
+
 def test_the_policy_ends_a_study_when_all_targets_are_met_at_once() -> None:
     goal = Goal("accuracy", "maximize", 0.85, others=(ObjectiveSpec("latency", "minimize", 30.0),))
     assert must_finalize(situation(goal=goal, trials=tuple(trials_at(POINTS)))) is None

@@ -310,7 +310,8 @@ def test_what_can_not_be_revised_says_why_and_changes_nothing(tmp_path: Path, ho
 def test_the_command_takes_a_file_and_mlflow_is_told(tmp_path: Path, home: Path) -> None:
     from mlflow import MlflowClient
 
-    described = describe(tmp_path, mlflow={"enabled": True, "wait_seconds": 120}, budget={"trials": 10}, trials_per_round=5)
+    mlflow = {"enabled": True, "wait_seconds": 120}
+    described = describe(tmp_path, mlflow=mlflow, budget={"trials": 10}, trials_per_round=5)
     drive(described, home, "decision", 1)
     file = tmp_path / "space.yaml"
     file.write_text(json.dumps({"study": "whatever", "space": NARROW, "constraints": ["num_layers <= 5"]}))

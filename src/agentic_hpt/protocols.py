@@ -83,6 +83,15 @@ class Situation:
         """What the decisions so far have made of the search."""
         return steering_of(self.decisions)
 
+    def best_inside(self) -> Trial | None:
+        """Give the best complete trial that lies in the space and inside all limits."""
+        limited = self.steering
+        held = [t for t in self.trials if limited.holds(t.params)] if limited.limits else self.trials
+        best = self.goal.best(held)
+        if best is None or self.space.contains(best.params):
+            return best
+        return self.goal.best(t for t in held if self.space.contains(t.params))
+
     @property
     def waiting(self) -> tuple[Params, ...]:
         """Those of the given configurations that did not run in this round or before: where a round is too short."""

@@ -237,6 +237,8 @@ class Goal:
             return given[knee.id] if knee is not None else None
         trials = self.satisfying(trials)
         estimates = self.expected(trials)
+        if not estimates:
+            return self._highest(trials)
         sign = 1.0 if self.direction == "maximize" else -1.0
         best: Trial | None = None
         held = 0.0
@@ -248,6 +250,14 @@ class Goal:
             if best is None or worth > held or (worth == held and trial.id < best.id):
                 best, held = trial, worth
         return best
+
+    def _highest(self, complete: list[Trial]) -> Trial | None:
+        """Give the one with the best value of its own; of equals, the earliest."""
+        values = [t.values[self.metric] for t in complete if self.metric in t.values]
+        if not values:
+            return None
+        top = max(values) if self.direction == "maximize" else min(values)
+        return min((t for t in complete if t.values.get(self.metric) == top), key=lambda t: t.id)
 
     def repeated_means(self, trials: Iterable[Trial]) -> dict[ConfigurationKey, float]:
         """Give the mean value of each configuration that a `repeat` ran again."""
@@ -308,6 +318,10 @@ class Goal:
             given = {t.id: t for t in trials}
             goal, shown = self.merged(trials)
             return [given[t.id] for t in goal.ranked(shown)]
+        if not self.constraints and self.merges is None:  # the usual case, of all trials at each decision
+            metric, complete = self.metric, TrialState.COMPLETE
+            plain = [(sign * t.values[metric], t.id, t) for t in trials if t.state is complete and metric in t.values]
+            return [t for *_, t in sorted(plain, key=itemgetter(0, 1))]
         broken = self._broken(trials) if self.constraints else {}
         done = [
             (broken.get(t.id, 0.0), -t.values.get(_ON_FRONT, 0.0) * (self.merges is not None), sign * value, t.id, t)
@@ -315,6 +329,12 @@ class Goal:
             if (value := self.value(t)) is not None
         ]
         return [t for *_, t in sorted(done, key=itemgetter(0, 1, 2, 3))]
+
+    def leading(self, trials: Iterable[Trial]) -> list[Trial]:
+        """Give the best fifth of the complete trials; with several objectives the whole front at least."""
+        ranked = self.ranked(trials)
+        members = sum(t.values.get(_ON_FRONT, 0.0) > 0 for t in ranked) if self.merges is not None else 0
+        return ranked[: max(-(-len(ranked) // 5), members)]
 
     def _broken(self, trials: list[Trial]) -> dict[int, float]:
         """Give by how much each complete trial breaks the constraints, each as a part of the most that it is broken."""

@@ -57,20 +57,22 @@ def confirmation(situation: Situation) -> list[Repeat]:
     goal, trials = situation.goal, situation.trials
     if sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials) < _LEAST_FOR_NOISE:
         return []
+    noise = noise_of(goal, trials)
+    if noise is not None and noise.sd == 0 and noise.repeats >= _TOO_FEW_FOR_NONE:
+        return []
     allowed = goal.satisfying(t for t in trials if goal.value(t) is not None)
     allowed = [t for t in allowed if situation.space.contains(t.params) and t.kind != "imported"]
     best = goal.best(allowed)
     room = min(_room(situation), _most(situation) - _own_repeats(situation))
     if best is None or room < 1:
         return []
-    noise = noise_of(goal, trials)
     if noise is None:
         reason = "no configuration ran twice yet: how much of a value is luck is not known"
         return [Repeat(reason=reason, evidence=(best.id,), trial=best.id, seeds=1)]
     groups = runs_of(goal, allowed)
     if noise.sd == 0:
         once = next((t for t in goal.ranked(allowed) if all(t not in g for g in groups if len(g) > 1)), None)
-        if noise.repeats >= _TOO_FEW_FOR_NONE or once is None:
+        if once is None:
             return []
         reason = f"{noise.repeats} repeat gave the same value, by chance perhaps: another one tells"
         return [Repeat(reason=reason, evidence=(once.id,), trial=once.id, seeds=1)]

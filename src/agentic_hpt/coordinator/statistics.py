@@ -228,7 +228,7 @@ def trend(goal: Goal, trials: Iterable[Trial], rounds: int) -> list[RoundTrend]:
     found = []
     best: float | None = None
     for number in sorted(by_round):
-        values = sorted(v for t in by_round[number] if (v := goal.value(t)) is not None)
+        values = [v for t in by_round[number] if (v := goal.value(t)) is not None]
         figures = [v for t in by_round[number] if (v := goal.figure(t)) is not None]
         gain = 0.0
         if figures:
@@ -244,24 +244,30 @@ def yields(goal: Goal, trials: Sequence[Trial], name: Callable[[Trial], str]) ->
     """Give what each group of trials brought (`name` says whose a trial is), those with the most trials first."""
     finished = sorted((t for t in trials if t.finished and t.counted), key=lambda t: t.id)
     gains = improvements(goal, finished)
-    values = sorted(v for t in finished if (v := goal.value(t)) is not None)
+    known = {t.id: v for t in finished if (v := goal.value(t)) is not None}
+    percentiles = _percentiles(goal, known.values())
     groups: dict[str, list[Trial]] = {}
     for trial in finished:
         groups.setdefault(name(trial), []).append(trial)
     found = []
     for key, mine in groups.items():
-        ranks = [_rank(values, v, goal) for t in mine if (v := goal.value(t)) is not None]
+        ranks = [percentiles[known[t.id]] for t in mine if t.id in known]
         gained = [gains[t.id] for t in mine if t.id in gains]
         percentile = math.fsum(ranks) / len(ranks) if ranks else None
         found.append(Yield(key, len(mine), len(ranks), len(gained), math.fsum(gained) / len(mine), percentile))
     return sorted(found, key=lambda y: (-y.trials, y.name))
 
 
-def _rank(values: Sequence[float], value: float, goal: Goal) -> float:
-    if len(values) == 1:
-        return 0.5
-    below = (bisect_left(values, value) + bisect_right(values, value) - 1) / 2 / (len(values) - 1)
-    return below if goal.direction == "maximize" else 1 - below
+def _percentiles(goal: Goal, values: Iterable[float]) -> dict[float, float]:
+    """Give for each value the share of the others that it beats, equal ones by half; a half for an only one."""
+    found: dict[float, float] = {}
+    counts = Counter(values)
+    last = counts.total() - 1
+    below = 0
+    for value in sorted(counts, reverse=goal.direction == "minimize"):
+        found[value] = (2 * below + counts[value] - 1) / 2 / last if last else 0.5
+        below += counts[value]
+    return found
 
 
 def cost(space: SearchSpace, trials: Sequence[Trial]) -> Cost | None:

@@ -16,6 +16,7 @@ from statistics import fmean
 from typing import Literal
 
 from agentic_hpt.coordinator.decisions import Spawn
+from agentic_hpt.coordinator.evidence.shortening import share
 from agentic_hpt.coordinator.statistics import affordable, beyond_noise, improvements, noise_sd
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import Goal, Params, Trial, configuration_key
@@ -58,8 +59,7 @@ def workers(situation: Situation, taken: int = 0) -> list[Spawn]:
     goal, steering = situation.goal, situation.steering
     if not situation.insights.importance:
         return []
-    inside = [t for t in situation.trials if steering.holds(t.params) and situation.space.contains(t.params)]
-    best = goal.best(inside)
+    best = situation.best_inside()
     if best is None:
         return []
     space = space_within(situation.space, {name: limit.range for name, limit in steering.limits.items()})
@@ -68,10 +68,10 @@ def workers(situation: Situation, taken: int = 0) -> list[Spawn]:
     if not found:
         return []
     more = affordable(situation.budget, situation.usage, situation.slots, situation.trials)
-    share, why = share_of_workers(goal, situation.trials, by_time=more.by_time)
+    part, why = share_of_workers(goal, situation.trials, by_time=more.by_time)
     room = min(situation.round_trials, situation.usage.trials_left(situation.budget))
     given: Counter[_Candidate] = Counter()
-    for _ in range(min(room - taken, trials_due(situation.trials, share, room))):
+    for _ in range(min(room - taken, trials_due(situation.trials, part, room))):
         open_ = [c for c in found if given[c] < c.most]
         if open_:
             given[min(open_, key=lambda c: (c.had + given[c]) / c.weight)] += 1
@@ -82,14 +82,14 @@ def workers(situation: Situation, taken: int = 0) -> list[Spawn]:
     ]
 
 
-def trials_due(trials: Sequence[Trial], share: float, room: int) -> int:
+def trials_due(trials: Sequence[Trial], part: float, room: int) -> int:
     """Give how many trials of a round of `room` bring the workers to their share of the newest hundred.
 
     A small share so comes to one trial every few rounds; what was not given for want of evidence is not made up for.
     """
     recent = _newest(trials, max(room, _RECENT - room))
-    due = share * (len(recent) + room) - sum(t.kind in _WORKERS for t in recent)
-    return max(0, min(math.floor(due + 1e-9), math.ceil(share * room)))
+    due = part * (len(recent) + room) - sum(t.kind in _WORKERS for t in recent)
+    return max(0, min(math.floor(due + 1e-9), math.ceil(part * room)))
 
 
 def share_of_workers(goal: Goal, trials: Sequence[Trial], by_time: bool = False) -> tuple[float, str]:
@@ -138,7 +138,7 @@ def _candidates(situation: Situation, space: SearchSpace, best: Params, names: S
         tuned = tuple(n for n in names if n in joined)
         had = sum(t.kind == "group" and not joined.isdisjoint(t.tuned) for t in trials)
         strongest = next(i for i in insights.interactions if (i.a, i.b) == pairs[0])
-        strength = f"{strongest.strength:.0%} ± {strongest.sd:.0%}"
+        strength = share(strongest.strength, strongest.sd)
         reason = f"{', '.join(tuned)} depend on each other (strength up to {strength})"
         weight = sum(insights.importance.get(n, 0.0) for n in tuned) or 1.0
         found.append(_Candidate("group", tuned, weight, had, math.inf, reason))
@@ -147,8 +147,8 @@ def _candidates(situation: Situation, space: SearchSpace, best: Params, names: S
     for name in names:
         if name in interacting or len(names) < 2 or insights.sure(name) < _MATTERS:
             continue
-        told = f"importance {insights.importance[name]:.0%} ± {insights.importance_sd.get(name, 0.0):.0%}"
-        reason = f"{told}, interacts with none, {own[name]} trial{'s' * (own[name] != 1)} of its own so far"
+        told = share(insights.importance[name], insights.importance_sd.get(name, 0.0))
+        reason = f"importance {told}, interacts with none, {own[name]} trial{'s' * (own[name] != 1)} of its own so far"
         most = _new_values(space, best, name, trials)
         found.append(_Candidate("per_parameter", (name,), insights.importance[name], own[name], most, reason))
     return found

@@ -124,7 +124,7 @@ def read_optuna(storage: str, name: str, space: SearchSpace, goal: Goal) -> tupl
             "set direction to the same",
         )
     ended = [entry for entry in found if entry.state.is_finished()]
-    trials = [t for t in (_trial(entry, space, metrics) for entry in ended) if t is not None]
+    trials = [t for t in (_trial(entry, space, metrics, name) for entry in ended) if t is not None]
     return trials, len(ended) - len(trials)
 
 
@@ -162,7 +162,7 @@ def _loaded(storage: str, name: str, key: str) -> tuple[Study, list[FrozenTrial]
         ) from None
 
 
-def _trial(entry: FrozenTrial, space: SearchSpace, metrics: Sequence[str]) -> Trial | None:
+def _trial(entry: FrozenTrial, space: SearchSpace, metrics: Sequence[str], source: str) -> Trial | None:
     import optuna
 
     try:
@@ -187,6 +187,7 @@ def _trial(entry: FrozenTrial, space: SearchSpace, metrics: Sequence[str]) -> Tr
         tuned=space.names,
         values=values,
         message=f"trial {entry.number} of an Optuna study",
+        source=source,
         seconds=entry.duration.total_seconds() if entry.duration else None,
         reports=tuple(Report(step, {metrics[0]: value}) for step, value in steps),
     )

@@ -34,7 +34,12 @@ def evidence_lines(text: str) -> list[str]:
     insights = evidence.get("insights")
     weights = insights.get("importance") if isinstance(insights, Mapping) else None
     if isinstance(weights, Mapping) and weights:
-        each = [f"{visible(name)} {number(weight)}" for name, weight in weights.items()]
+        doubts = insights.get("importance_sd") if isinstance(insights, Mapping) else None
+        doubts = doubts if isinstance(doubts, Mapping) else {}
+        each = [
+            f"{visible(name)} {number(weight)}{f' ± {number(doubts[name], 2)}' if name in doubts else ''}"
+            for name, weight in weights.items()
+        ]
         more = f" and {len(each) - _MOST_PARAMETERS} more" if len(each) > _MOST_PARAMETERS else ""
         found.append(f"importance: {', '.join(each[:_MOST_PARAMETERS])}{more}")
     elif isinstance(insights, str):

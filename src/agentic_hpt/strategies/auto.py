@@ -13,7 +13,7 @@ from agentic_hpt.strategies.arms import LEAST, Arms
 from agentic_hpt.strategies.history import Window
 from agentic_hpt.strategies.joint import Joint
 from agentic_hpt.strategies.planning import arm_workers, begin
-from agentic_hpt.strategies.portfolio import arms_for, by_turn, credits, divided, shares
+from agentic_hpt.strategies.portfolio import arms_for, by_turn, credits, divided, gains, shares, stalled
 from agentic_hpt.strategies.proposing import Proposer
 
 _OUTLOOK_TRIALS = 8
@@ -38,9 +38,10 @@ class Auto(Joint):
         if known < LEAST:
             even: dict[Arm, int] = {"quasi": begun.room} if begun.room > 0 else {}
             return arm_workers(situation, begun, self._proposer, even, {"quasi": "covers the space evenly"})
-        credit = credits(self._arms, situation.goal, trials)
+        gained = gains(situation.goal, trials)
+        credit, by_time = credits(self._arms, trials, gained), situation.budget.minutes is not None
         had = {arm: sum(t.worker == arm for t in trials) for arm in self._arms}
-        given = divided(begun.room, shares(self._arms, credit, situation.budget.minutes is not None), had)
+        given = divided(begun.room, shares(self._arms, credit, stalled(trials, gained), by_time), had)
         told = {arm: f"{c.gains} of its {c.trials} latest trials bettered the best" for arm, c in credit.items()}
         return arm_workers(situation, begun, self._proposer, given, told)
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from agentic_hpt.records import Goal, Trial
 
-MOST = 1_000
+MOST = 500
 
 
 class Window:
-    """The newest trials, the best of the older ones, and a spread of the rest; all, while there are 1,000 or fewer.
+    """The newest trials, the best of the older ones, and a spread of the rest; all, while there are 500 or fewer.
 
-    What is older is looked through again every 250 trials only. Same trials, same window, whatever was asked before.
+    What is older is looked through again every 125 trials only. Same trials, same window, whatever was asked before.
     """
 
     def __init__(self, goal: Goal, most: int = MOST) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ def insights_of(space: SearchSpace, goal: Goal, trials: Sequence[Trial]) -> Insi
         return Insights({}, (), len(ours))
     encoding = Encoding(space)
     rows = encoding.rows([t.params for t in ours])
-    varying = _varying(rows)
+    varying = _varying(encoding, rows)
     encoding = Encoding(space, _held(space, ours, varying))
     process = GaussianProcess.fit(rows, told, encoding.categorical, extra)
     means, sds, interactions = _shares(encoding, process, varying, scale, (losses.min(), losses.max()))
@@ -95,7 +96,7 @@ def _shares(
 
     What a pair explains beyond its two parameters must hold on the surrogate's scale and on the metric's own: an
     interaction that goes away with the scale is none. Noise is part of the variance that they are shares of, and what
-    it explains by chance of the doubt: an effect with two degrees of freedom has 2 / n of it.
+    it explains by chance of the doubt: an effect with four degrees of freedom has 4 / n of it.
     """
     names = encoding.names
     weights = process.weights[varying]
@@ -109,7 +110,7 @@ def _shares(
     own = np.maximum(drawn.var(axis=0), 1e-12)
     whole = own + process.noise
     plain_whole = np.maximum(untold.var(axis=0), 1e-300) * whole / own
-    chance = 2 / len(process.rows) * float((process.noise / whole).mean())
+    chance = 4 / len(process.rows) * float((process.noise / whole).mean())
     (alone, pairs), (_, plain) = variances(drawn, basis), variances(untold, basis)
     importance = {names[j]: share / whole for j, share in alone.items()}
     found = []
@@ -125,16 +126,26 @@ def _shares(
     return means, sds, tuple(sorted(found, key=lambda i: -i.strength)[:_MOST_INTERACTIONS])
 
 
-def _varying(rows: Floats) -> NDArray[np.intp]:
-    """Give the columns in which trials that have the parameter differ: of the others nothing is known."""
-    found = [j for j, column in enumerate(rows.T) if len(np.unique(column[~np.isnan(column)])) > 1]
+def _varying(encoding: Encoding, rows: Floats) -> NDArray[np.intp]:
+    """Give the columns in which trials that have the parameter differ: of the others nothing is known.
+
+    A choice that one trial only took says nothing either.
+    """
+    found = []
+    for j, column in enumerate(rows.T):
+        values, counts = np.unique(column[~np.isnan(column)], return_counts=True)
+        found += [j] if len(values[counts > 1] if encoding.levels[j] else values) > 1 else []
     return np.array(found, dtype=np.intp)
 
 
-def _held(space: SearchSpace, trials: Sequence[Trial], varying: NDArray[np.intp]) -> Mapping[str, ParamValue]:
-    """Give the value of each parameter of which the trials had one only."""
-    known = {name: value for trial in trials for name, value in trial.params.items()}
-    return {name: known[name] for j, name in enumerate(space.names) if j not in varying and name in known}
+def _held(space: SearchSpace, trials: Sequence[Trial], varying: NDArray[np.intp]) -> dict[str, ParamValue]:
+    """Give the value that most trials have of each parameter in which they don't differ."""
+    found: dict[str, ParamValue] = {}
+    for j, name in enumerate(space.names):
+        given = Counter(trial.params[name] for trial in trials if name in trial.params)
+        if j not in varying and given:
+            found[name] = given.most_common(1)[0][0]
+    return found
 
 
 def _tells(goal: Goal, trial: Trial) -> bool:

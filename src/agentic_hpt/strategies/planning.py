@@ -36,9 +36,9 @@ def incumbent(situation: Situation, steering: Steering) -> dict[str, ParamValue]
 
     While every trial breaks an outcome constraint, it is that of the one that breaks them least.
     """
-    inside = [t for t in situation.trials if steering.holds(t.params) and situation.space.contains(t.params)]
-    best = situation.goal.best(inside)
+    best = situation.best_inside()
     if best is None and situation.goal.constraints:
+        inside = [t for t in situation.trials if steering.holds(t.params) and situation.space.contains(t.params)]
         best = next(iter(situation.goal.ranked(inside)), None)
     if best is not None:
         return dict(best.params)

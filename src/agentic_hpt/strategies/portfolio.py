@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -11,14 +10,16 @@ from agentic_hpt.records import Arm, ConfigurationKey, Goal, Trial, configuratio
 from agentic_hpt.shrinkage import pooled
 from agentic_hpt.space import Choice, SearchSpace
 
-_USUAL: Mapping[Arm, float] = {"gp": 0.40, "local": 0.25, "niche": 0.20, "tpe": 0.10, "cmaes": 0.05}
+_USUAL: Mapping[Arm, float] = {"gp": 0.53, "local": 0.27, "niche": 0.05, "tpe": 0.10, "cmaes": 0.05}
 """What each arm brought on the tasks that the constants were chosen on, as shares."""
 _FLOOR = 0.02
 """The share of trials that an arm keeps whatever it brought."""
 _GOLDEN = (5**0.5 - 1) / 2
 _RECENT = 60
 _PRIOR = 30.0
-_LEAST_GAIN = 0.01
+_STALLED = 8.0
+_PATIENCE = 15
+_LEAST_GAIN = 0.001
 _FIRST = 10
 _LEAST_TIMED = 5
 _MOST_COST = 4.0
@@ -46,26 +47,35 @@ class Credit:
     """Of a trial, on the mean; `None` where that isn't known of five of them."""
 
 
-def credits(arms: Sequence[Arm], goal: Goal, trials: Sequence[Trial]) -> dict[Arm, Credit]:
-    """Give each arm's credit among the newest sixty trials of all arms.
+def gains(goal: Goal, trials: Sequence[Trial]) -> set[int]:
+    """Give the trials that bettered what was best before them.
 
-    A gain is a trial that betters what was best before it by more than the noise that repeats showed, and by more than
-    a hundredth of what the best is ahead of the first ten trials' median: the last digits of a basin that is known earn nothing.
+    They do so by more than the noise that repeats showed, and by more than a thousandth of what the best is ahead of the
+    first ten trials' median: the last digits of a basin that is known are no gain.
     """
     order = sorted((t for t in trials if t.finished and t.kind != "imported"), key=lambda t: t.id)
-    own = {t.id for t in [t for t in order if t.worker in arms][-_RECENT:]}
     losses = {t.id: -f if goal.direction == "maximize" else f for t in order if (f := goal.figure(t)) is not None}
     least = _least_gain(goal, order, list(losses.values()))
-    gains, taken = Counter[str](), dict[str, list[float | None]]()
+    found: set[int] = set()
     best: float | None = None
-    for trial in order:
-        loss = losses.get(trial.id)
-        if trial.id in own:
-            taken.setdefault(trial.worker, []).append(trial.seconds)
-            gains[trial.worker] += loss is not None and best is not None and loss < best - least
-        if loss is not None and (best is None or loss < best):
-            best = loss
-    return {arm: Credit(gains[arm], len(taken.get(arm, ())), _mean(taken.get(arm, ()))) for arm in arms}
+    for number, loss in losses.items():
+        if best is not None and loss < best - least:
+            found.add(number)
+        best = loss if best is None or loss < best - least else best
+    return found
+
+
+def credits(arms: Sequence[Arm], trials: Sequence[Trial], gained: Collection[int]) -> dict[Arm, Credit]:
+    """Give each arm's credit among the newest sixty trials of all arms."""
+    own = sorted((t for t in trials if t.finished and t.worker in arms), key=lambda t: t.id)[-_RECENT:]
+    mine = {arm: [t for t in own if t.worker == arm] for arm in arms}
+    return {arm: Credit(sum(t.id in gained for t in ran), len(ran), _mean(ran)) for arm, ran in mine.items()}
+
+
+def stalled(trials: Sequence[Trial], gained: Collection[int]) -> bool:
+    """Say whether the newest trials that tried something new brought no gain."""
+    tried = sorted(t.id for t in trials if t.finished and t.kind not in ("imported", "repeat"))
+    return len(tried) > _PATIENCE and not any(number in gained for number in tried[-_PATIENCE:])
 
 
 def _least_gain(goal: Goal, trials: Sequence[Trial], losses: Sequence[float]) -> float:
@@ -81,21 +91,25 @@ def _least_gain(goal: Goal, trials: Sequence[Trial], losses: Sequence[float]) ->
     return max(noise.sd if noise is not None else 0.0, _LEAST_GAIN * (median(losses[:_FIRST]) - min(losses)))
 
 
-def _mean(seconds: Sequence[float | None]) -> float | None:
-    known = [s for s in seconds if s is not None]
+def _mean(trials: Sequence[Trial]) -> float | None:
+    known = [t.seconds for t in trials if t.seconds is not None]
     return fmean(known) if len(known) >= _LEAST_TIMED else None
 
 
-def shares(arms: Sequence[Arm], credit: Mapping[Arm, Credit], by_time: bool = False) -> dict[Arm, float]:
+def shares(
+    arms: Sequence[Arm], credit: Mapping[Arm, Credit], stalled: bool = False, by_time: bool = False
+) -> dict[Arm, float]:
     """Give each arm's share of the trials; they sum to 1.
 
-    With `by_time`, where minutes are what runs out, a gain counts the less the longer the arm's trials take.
+    Where the search has stalled, it is time to look away from the incumbent: the niche gets more. With `by_time`, where
+    minutes are what runs out, a gain counts the less the longer the arm's trials take.
     """
     whole = sum(_USUAL[arm] for arm in arms)
     timed = [c.seconds for c in credit.values() if c.seconds]
     rates = {}
     for arm in arms:
         usual, earned = _USUAL[arm] / whole, credit[arm]
+        usual *= _STALLED if stalled and arm == "niche" else 1.0
         rate = (earned.gains + _PRIOR_WON * _PRIOR * usual) / (earned.trials + _PRIOR * usual) / _PRIOR_WON
         if by_time and earned.seconds and timed:
             rate /= min(_MOST_COST, max(1 / _MOST_COST, earned.seconds / fmean(timed)))

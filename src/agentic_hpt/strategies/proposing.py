@@ -6,6 +6,8 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
+import numpy as np
+
 from agentic_hpt.feasible import feasible_draw, mended, random_value
 from agentic_hpt.records import (
     Arm,
@@ -23,6 +25,7 @@ from agentic_hpt.space import SearchSpace
 from agentic_hpt.steering import in_range, space_within
 from agentic_hpt.strategies.arms import Arms
 from agentic_hpt.strategies.drawing import value_outside
+from agentic_hpt.strategies.encoding import Encoding, Floats
 from agentic_hpt.strategies.view import SamplerView
 
 _GRID_LIMIT = 10_000
@@ -30,6 +33,7 @@ _TRIES = 12
 _MOST_CANDIDATES = 100
 _RANDOM_TRIES = 50
 _ANCHORS = 50
+_ALIKE = 1e-3
 
 
 class Proposer:
@@ -41,6 +45,7 @@ class Proposer:
         self._goal = goal
         self._arm = arm
         self._arms = arms or Arms(space, goal)
+        self._encoding = Encoding(space)
         self._views: dict[tuple[object, ...], SamplerView] = {}
         self._used: set[tuple[object, ...]] = set()
         self._spaces: dict[str, SearchSpace] = {}
@@ -50,10 +55,16 @@ class Proposer:
 
     def propose(self, assignment: Assignment, trials: Sequence[Trial], seed: int) -> Proposal | None:
         """Give a configuration not tried yet, or `None` when the subspace is a grid that is used up."""
-        tried = self._tried(trials)
+        tried, near = self._tried(trials), list[Params]()
+        running = self._encoding.rows([t.params for t in trials if not t.finished])
         for params in self._candidates(assignment, trials, seed):
-            if not tried(params):
+            if tried(params):
+                continue
+            if not alike(self._encoding.rows([params])[0], running, self._encoding):
                 return Proposal(params, assignment.tuned)
+            near.append(params)
+        if near:  # the subspace has nothing else
+            return Proposal(near[0], assignment.tuned)
         left = [c for c in self._grid(assignment) or () if not tried(c)]
         if left:
             return Proposal(left[seed % len(left)], assignment.tuned)
@@ -211,6 +222,13 @@ class Proposer:
             space = self._within(assignment)
             self._views[key] = SamplerView(space, self._goal, assignment.tuned, assignment.held)
         return self._views[key]
+
+
+def alike(row: Floats, rows: Floats, encoding: Encoding) -> bool:
+    """Say whether one of `rows` is nearly the same configuration: within a thousandth of each range, choices equal."""
+    apart = np.where(encoding.categorical, rows != row, np.abs(rows - row))
+    one, both = np.isnan(rows) != np.isnan(row), np.isnan(rows) & np.isnan(row)
+    return bool((np.where(both, 0.0, np.where(one, 1.0, apart)) < _ALIKE).all(axis=1).any())
 
 
 def fits(trial: Trial, assignment: Assignment) -> bool:

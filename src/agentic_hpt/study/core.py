@@ -16,13 +16,13 @@ from agentic_hpt.records import (
     DecisionRecord,
     EarlierStudy,
     FinalReport,
-    best_of,
     Goal,
     JsonObject,
     ModelCall,
     Note,
     Trial,
     TrialState,
+    best_of,
 )
 from agentic_hpt.study.asking import Asking
 from agentic_hpt.study.driving import handle_signals, run_coroutine

@@ -106,6 +106,8 @@ def run_uplift(
         raise ConfigError(f"seeds: {seeds}: an uplift needs at least one seed", "5 or more can show something")
     if config.budget.trials is None:
         raise ConfigError("an uplift compares trial by trial, and there is no budget of trials", "give --trials N")
+    if config.goal.several:
+        raise ConfigError("an uplift compares one figure, and the study has several metrics", "name one of them")
     if config.coordinator.model is None and chat_model is None:
         raise ConfigError("there is no model to be judged", "give --model provider:name, openai:gpt-5-mini say")
     wiring.check_coordinator(config.coordinator)

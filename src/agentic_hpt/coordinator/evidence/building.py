@@ -257,8 +257,10 @@ def _insights(situation: Situation, names: Sequence[str]) -> JsonObject | str:
         return "not worked out: too few trials, or nobody looks at them"
     return {
         "importance": {n: short(round(insights.importance.get(n, 0.0), 4)) for n in names[:_DECLARED]},
+        "importance_sd": {n: short(round(sd, 4)) for n in names[:_COLUMNS] if (sd := insights.importance_sd.get(n))},
         "interactions": [
-            {"a": i.a, "b": i.b, "strength": short(round(i.strength, 4))} for i in insights.interactions[:_INTERACTIONS]
+            {"a": i.a, "b": i.b, "strength": short(round(i.strength, 4)), "sd": short(round(i.sd, 4))}
+            for i in insights.interactions[:_INTERACTIONS]
         ],
         "trials": insights.trials,
     }

@@ -9,7 +9,7 @@ from typing import cast
 
 from agentic_hpt.coordinator.credit import ModelScore
 from agentic_hpt.coordinator.evidence.contrasts import AtBound, Contrast, SharedRegion
-from agentic_hpt.coordinator.evidence.shortening import cut, short
+from agentic_hpt.coordinator.evidence.shortening import cut, share, short
 from agentic_hpt.coordinator.evidence.told_constraints import constraint_sentences
 from agentic_hpt.coordinator.evidence.told_front import front_sentences
 from agentic_hpt.coordinator.evidence.told_outlook import outlook_sentences
@@ -132,15 +132,16 @@ def _importance(found: Findings) -> Iterator[str]:
     free = [name for name in insights.importance if name in space and name not in found.steering.frozen]
     ranked = sorted(free, key=lambda name: -insights.importance[name])
     if ranked:
-        shares = ", ".join(f"{name} ({insights.importance[name]:.0%})" for name in ranked[:3])
-        yield f"What matters most: {shares}."
+        told = (f"{n} ({share(insights.importance[n], insights.importance_sd.get(n, 0.0))})" for n in ranked[:3])
+        yield f"What matters most: {', '.join(told)}."
         telling = {c.parameter for c in found.contrasts if c.differs}
         telling.update(parent for name in space for parent in space[name].when)  # it acts through what hangs on it
         little = [n for n in ranked[::-1] if insights.importance[n] < _LITTLE / len(space) and n not in telling]
         if little and len(ranked) > len(little):
             yield f"What hardly matters: {', '.join(little[:_A_KIND])}; trials spent there bring little."
     for pair in insights.interactions[:2]:
-        yield f"{pair.a} and {pair.b} interact: tune them together, not one at a time."
+        strength = share(pair.strength, pair.sd)
+        yield f"{pair.a} and {pair.b} interact (strength {strength}): tune them together, not one at a time."
 
 
 def _failures(kind: str, count: int, regions: tuple[SharedRegion, ...]) -> Iterator[str]:

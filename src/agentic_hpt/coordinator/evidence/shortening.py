@@ -24,6 +24,11 @@ def cut(value: str, length: int) -> str:
     return value if len(value) <= length else value[: length - 3] + "..."
 
 
+def share(part: float, sd: float) -> str:
+    """Give a share in percent, with how unsure it is where that is known."""
+    return f"{part:.0%} ± {sd:.0%}" if sd else f"{part:.0%}"
+
+
 def listed(values: Sequence[object], most: int = _LISTED) -> list[object]:
     """Give the first values of a list, and in words how many more there are."""
     shown = [short(value) for value in values[:most]]

@@ -35,7 +35,7 @@ class Draft:
     rules: bool = False
     """Whether the action under judgement is the rules' own."""
     top: tuple[Trial, ...] = ()
-    """The best fifth of the complete trials."""
+    """The best fifth of the complete trials, with several objectives the whole front."""
     distrust: str = ""
     """Why a model's word on the search does not count; empty while it does."""
     records: tuple[ActionRecord, ...] = ()
@@ -47,7 +47,7 @@ class Draft:
         complete = tuple(t for t in situation.trials if situation.goal.value(t) is not None)
         tried = Tried((*situation.trials, *situation.running))
         steering, best = replace(situation.steering, spawns=()), incumbent(situation)
-        top = tuple(situation.goal.ranked(complete)[: -(-len(complete) // 5)])
+        top = tuple(situation.goal.leading(complete))
         return cls(situation, steering, best, complete, tried, by, top=top, distrust=distrust(situation))
 
     def after(self, record: ActionRecord, position: int) -> Draft:
