@@ -335,10 +335,11 @@ def test_the_whole_comparison_is_told_and_drawn(tmp_path: Path) -> None:
     def fall(low: float) -> list[list[float]]:
         return [[low + 1.0 / (n + seed / 10 + 1) for n in range(30)] for seed in range(4)]
 
+    doubled = [[v * (2 - seed % 2) for v in regrets] for seed, regrets in enumerate(fall(0.6))]
     runs = {
         "random": kept(s=fall(1.0), t=fall(1.0)),
         "optuna tpe": kept(s=fall(0.5), t=fall(0.5)),
-        "smac3": kept(s=fall(0.6), t=fall(0.6)),
+        "smac3": kept(s=doubled, t=doubled),
         "hebo": kept(t=fall(0.1)),
         "auto": kept(s=fall(0.2), t=fall(0.2)[:3]),
     }
@@ -352,5 +353,7 @@ def test_the_whole_comparison_is_told_and_drawn(tmp_path: Path) -> None:
     soon = next(line for line in text.splitlines() if line.startswith("auto") and "reached on" in line)
     assert "reached on 2 of 2 tasks" in soon
     assert "8 under way against one at a time" in text
+    noise = next(line for line in text[text.index("noise: ") :].splitlines() if line.startswith("smac3"))
+    assert noise.split()[-1] == "2.00"
     draw(shown, tmp_path / "figures" / "search.svg")
     assert "<svg" in (tmp_path / "figures" / "search.svg").read_text()

@@ -9,7 +9,7 @@ from statistics import median
 
 import numpy as np
 from bench.search.peers import PEERS
-from bench.search.scoring import AT, Runs, Table, compared, curve, means, plain, ranks, reached, table
+from bench.search.scoring import AT, Runs, Table, compared, curve, geometric, means, plain, ranks, reached, table
 from bench.search.suite import CHOSEN_ON, CONFIRMED_ON
 from bench.search.trials import Setting
 
@@ -150,18 +150,20 @@ def _soon(shown: Shown, end: int) -> str:
 
 
 def _noise(shown: Shown, at: Sequence[int]) -> str:
-    """Compare each optimizer with itself: the even seeds' shares with the odd ones'."""
+    """Compare each optimizer with itself: the even seeds' regrets with the odd ones', by the same measure."""
     lines = [
         "noise: each optimizer's even seeds against its odd ones, ratio of geometric means",
         f"{'':26}" + "".join(f"{t:8}" for t in at),
     ]
     for name, one in shown.tables.items():
-        halves = [one.only([pair for pair in one.pairs if pair[1] % 2 == odd]) for odd in (0, 1)]
-        tasks = set(halves[0].seeds) & set(halves[1].seeds)
-        if not tasks:
-            continue
-        a, b = (curve(half.only([pair for pair in half.pairs if pair[0] in tasks]))[0] for half in halves)
-        lines.append(f"{name:26}" + "".join(f"{a[t - 1] / b[t - 1]:8.2f}" for t in at))
+        halves = []
+        for odd in (0, 1):
+            places = {task: [i for i, seed in enumerate(seeds) if seed % 2 == odd] for task, seeds in one.seeds.items()}
+            halves.append({task: one.shares[task][found].mean(axis=0) for task, found in places.items() if found})
+        tasks = sorted(halves[0].keys() & halves[1].keys())
+        if tasks:
+            a, b = (geometric(np.stack([half[task] for task in tasks], axis=-1)) for half in halves)
+            lines.append(f"{name:26}" + "".join(f"{a[t - 1] / b[t - 1]:8.2f}" for t in at))
     return "\n".join(lines)
 
 
