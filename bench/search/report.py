@@ -15,6 +15,8 @@ from bench.search.trials import Setting
 
 _ENOUGH = 0.5
 """Of the runs of the one with the most, to be ranked with the others."""
+_FEW = 3
+"""So many seeds on each task has the peer whose final regret is to be reached."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,13 @@ class Shown:
         return self._beside(self.sequential)
 
     def best_peer(self, end: int) -> str | None:
-        """The peer with the lowest geometric mean in the end, of those that ran on all tasks, or the one named."""
-        whole = [n for n, one in self.tables.items() if n in PEERS and n != "random" and len(one.seeds) == self.most]
-        return self.against or min(whole, key=lambda name: curve(self.tables[name])[0][end - 1], default=None)
+        """The peer with the lowest geometric mean in the end, or the one named; one with few runs is not looked at."""
+        tables = {name: one for name, one in self.tables.items() if name in PEERS and name != "random"}
+        enough = [n for n, one in tables.items() if len(one.seeds) == self.most and self._fewest(one) >= _FEW]
+        return self.against or min(enough, key=lambda name: curve(tables[name])[0][end - 1], default=None)
+
+    def _fewest(self, one: Table) -> int:
+        return min(len(seeds) for seeds in one.seeds.values())
 
     @property
     def most(self) -> int:
