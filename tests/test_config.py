@@ -223,6 +223,7 @@ def test_a_mistake_in_a_file_names_the_file(tmp_path: Path) -> None:
         ({"metric": ["a", "b"], "target": 0.5}, "target: 0.5 is of which metric? Write target: {a: 0.5}"),
         ({"metric": ["a", "b"], "target": {"c": 0.5}}, "target: 'c' is none of the metrics, a, b"),
         ({"metric": ["a", "b"], "target": {"a": "much"}}, "target: 'much': give a finite number"),
+        ({"target": 10**400}, "give a finite number"),
         ({"metric": ["a", "b"], "reference": {"c": 1}}, "reference: 'c' is none of the metrics, a, b"),
         ({"metric": "a", "reference": {"a": 1}}, "reference: it goes with several metrics only"),
         ({"parallel": 0}, "parallel: 0: "),
@@ -329,7 +330,8 @@ def test_a_budget_record_stands_for_its_keys() -> None:
 
 def test_derived_figures() -> None:
     space = {"a": {"int": [1, 2]}, "b": {"int": [1, 2]}}
-    assert described(space=space).round_trials == 6
+    assert described(space=space, parallel=2).round_trials == 8
+    assert described(space=space, strategy="per_parameter").round_trials == 6
     assert described(space=space, strategy="joint", parallel=2).round_trials == 8
     assert described(space=space, strategy="joint", parallel=6).round_trials == 12
     assert described(space=space, trials_per_round=5).round_trials == 5

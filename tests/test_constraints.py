@@ -225,6 +225,17 @@ class TestStudy:
         with pytest.raises(ConfigError, match=why):
             config(constraints=constraints)
 
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [
+            ("mem <= 4 + opt", "reckons with 'opt', which may be 'adam'"),
+            ("mem <= 4 or opt == 'adamm'", "'adamm' is not one of"),
+        ],
+    )
+    def test_parameters_beside_a_metric_are_asked_what_they_can_answer_too(self, text: str, why: str) -> None:
+        with pytest.raises(ConfigError, match=why):
+            config(space={"opt": {"choice": ["adam", "sgd"]}}, constraints=[text])
+
     def test_a_misspelt_parameter_is_no_metric(self) -> None:
         space = {"num_layers": {"int": [1, 3]}}
         with pytest.raises(ConfigError, match="did you mean num_layers"):
@@ -562,7 +573,9 @@ class TestRuns:
         told = json.loads(_hpt("best", "s", "--home", str(tmp_path), "--json"))
         assert (told["trial"], told["nearest"]["params"]["a"]) == (None, 1)
         assert (told["constraints"][0]["text"], told["constraints"][0]["satisfied"]) == ("mem <= 0.5", False)
-        assert "comes nearest" in " ".join(_hpt("explain", "s", "--home", str(tmp_path)).split())
+        explained = " ".join(_hpt("explain", "s", "--home", str(tmp_path)).split())
+        assert "comes nearest" in explained
+        assert "Brought: nothing, no trial satisfies the constraints yet" in explained
 
     def test_an_objective_that_does_not_measure_a_constraint_is_refused_at_once(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="it gave no 'mem', which the constraint 'mem <= 4' needs"):

@@ -299,6 +299,13 @@ def test_trials_that_were_there_before_are_a_chapter_of_their_own() -> None:
     assert "  1 trial came from an earlier study." in text
 
 
+def test_a_round_in_a_revised_space_is_not_said_to_run_before_any_decision() -> None:
+    text = lines(story(trials=[trial(0, 1, 0.7), trial(1, 3, 0.8)], decisions=[], final=None, status="failed"))
+    assert "Round 1, before any decision" in text
+    assert "Round 3, without a decision before it" in text
+    assert any(line.strip().startswith("The study failed, ended by") for line in text)
+
+
 def test_the_document_is_plain_data() -> None:
     document = json.loads(json.dumps(story().to_json()))
     assert set(document) == {

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import agentic_hpt as hpt
 from agentic_hpt.coordinator.finalists import CHOOSING_SEEDS, finalists, gain_over, varies, winner
 from agentic_hpt.records import FinalReport, Goal, OutcomeConstraint, Trial, TrialState, best_of
 from agentic_hpt.report.gaining import gain_sentences
@@ -205,3 +206,22 @@ def test_a_noisy_study_reports_what_did_not_choose_and_a_kill_in_between_changes
     document = result.to_json()["final"]
     assert isinstance(document, dict)
     assert document["gain"] == final.gain
+
+
+def test_equal_figures_have_a_mean_that_is_the_same_to_the_last_digit(tmp_path: Path) -> None:
+    assert statistics.fmean([0.1] * 3) != 0.1
+    result = hpt.tune(
+        lambda params: 0.1,
+        {"x": hpt.Float(0.0, 1.0)},
+        metric="m",
+        direction="minimize",
+        target=0.1,
+        home=tmp_path,
+        study="s",
+        budget=hpt.Budget(trials=1),
+        executor="inline",
+        mlflow={"enabled": False},
+        fresh_seeds=3,
+    )
+    assert result.final is not None
+    assert (result.final.mean, result.final.selection_gap) == (0.1, 0.0)

@@ -129,6 +129,12 @@ def test_the_higher_rung_comes_first_then_the_better_value_and_a_quarter_of_the_
     assert promotions(found, 0) == []
 
 
+def test_where_one_report_stands_for_two_rungs_a_trial_is_promoted_once() -> None:
+    trials = [*three(0.1, 0.1, 0.1), *poor(9, first=3)]
+    rarely = [replace(t, reports=tuple(r for r in t.reports if r.step % 6 == 2)) for t in trials]
+    assert chosen(promotions(after(rarely, halving=Halving(eta=2, min_steps=1)), 40)) == (3, 4, 5)
+
+
 def test_what_a_decision_or_a_look_between_rungs_stopped_stays_stopped() -> None:
     trials = [*three(0.1, 0.1, 0.1), curved(3, [0.9] * 3), *poor(8)]
     assert chosen(promotions(after(trials), 12)) == (3,)

@@ -113,6 +113,11 @@ def test_noise_comes_from_repeats_and_else_from_what_neighbours_say() -> None:
     assert (measured.source, measured.repeats, measured.sd) == ("repeats", 1, pytest.approx(math.sqrt(0.02)))
 
 
+def test_an_imported_run_of_the_same_configuration_is_no_measure_of_noise() -> None:
+    trials = [trial(0, 0.5), trial(1, 0.7)]
+    assert noise_of(GOAL, [trial(2, 9.0, "imported", trials[0].params), *trials]) is None
+
+
 def test_one_and_true_are_two_configurations() -> None:
     trials = [trial(0, 0.1, params={"x": 1}), trial(1, 0.2, params={"x": True}), trial(2, 0.3, params={"x": 1})]
     assert sorted(sorted(t.id for t in same) for same in runs_of(GOAL, trials)) == [[0, 2], [1]]

@@ -61,6 +61,16 @@ class TestCredit:
         apart = [t if t.id in (1, 3) else replace(t, params={"x": t.id / 10, "y": 0.0}) for t in again]
         assert credit_of(apart)["local"].gains == 1  # 0.05 is less than the seeds' SD of 0.14
 
+    def test_the_luck_of_a_repeat_is_no_gain_and_takes_none_away(self) -> None:
+        course = trials([("default", 1.0), ("gp", 0.9), ("repeat-1", 0.1), ("local", 0.2)])
+        again = [replace(t, kind="repeat") if t.id == 2 else replace(t, params={"x": t.id, "y": 0}) for t in course]
+        assert gains(GOAL, again) == {1, 3}
+
+    def test_a_parameter_may_have_an_arms_name(self) -> None:
+        course = trials([("default", 1.0), ("local", 0.5), ("local", 0.2)])
+        mixed = [replace(t, kind="per_parameter") if t.id == 2 else t for t in course]
+        assert credit_of(mixed)["local"].trials == 1
+
     def test_the_last_digits_of_a_basin_earn_nothing(self) -> None:
         course = trials([*[("gp", 9.0)] * 6, ("gp", 1.0), *(("local", 1 - n / 1e6) for n in range(1, 40))])
         assert credit_of(course)["local"].gains == 0

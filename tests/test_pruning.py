@@ -170,6 +170,19 @@ def test_between_rungs_nothing_stops_and_a_rung_is_judged_once() -> None:
     assert told == [False, False, True, False, False, False]
 
 
+def test_who_was_stopped_takes_no_place_even_if_it_looked_best_in_the_order_of_numbers() -> None:
+    def told(*order: int) -> AsyncHalving:
+        pruner = halving_after([0.0, 0.1, 0.2, *[0.0] * 5], min_steps=3)
+        for number in order:  # 50 ended at the rung in either order, as 51 had come there first
+            first_stop(pruner, {50: 0.5, 51: 0.9}[number], number, steps={50: 3, 51: 9}[number])
+            pruner.ended(number, complete=number == 51)
+        return pruner
+
+    live, resumed = told(51, 50), told(50, 51)
+    assert {number for _, passed in resumed._rungs.values() for number in passed if number > 8} == {51}
+    assert resumed._rungs == live._rungs
+
+
 def test_stopped_and_failed_trials_stay_a_measure_at_the_rungs_they_reached() -> None:
     pruner = halving_after([0.1, 0.1, 0.1], min_steps=3)
     for number, value in enumerate((0.9, 0.8, 0.7), start=50):

@@ -337,6 +337,17 @@ def test_a_study_with_two_objectives_from_end_to_end(tmp_path: Path, capfd: pyte
     assert "hypervolume" in told
 
 
+def test_the_end_of_a_study_without_a_feasible_trial_has_no_knee(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_two(tmp_path, budget=hpt.Budget(trials=2), constraints=["cost <= -1"])
+    capsys.readouterr()
+    assert main(["status", "two", "--home", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "no trial satisfies the constraints" in said
+    assert "knee" not in said
+
+
 def test_the_same_study_takes_the_same_course_again(tmp_path: Path) -> None:
     first, again = (run_two(tmp_path / name, strategy="auto", budget=hpt.Budget(trials=16)) for name in ("a", "b"))
     assert [t.params for t in first.trials] == [t.params for t in again.trials]
@@ -408,3 +419,11 @@ def test_the_optuna_copy_has_both_objectives_and_is_read_back(tmp_path: Path) ->
     found, left_out = read_optuna(storage, "two", result.config.space, goal)
     assert left_out == 0
     assert [dict(t.values) for t in found] == [dict(t.values) for t in result.trials if t.counted], "told apart by name"
+
+
+def test_once_trials_reach_all_targets_the_best_is_one_of_them() -> None:
+    both = Goal("accuracy", "maximize", 0.85, others=(ObjectiveSpec("latency", "minimize", 90.0),))
+    best = both.best(trials_at(POINTS))
+    assert best is not None
+    assert best.id == 1  # the knee of the whole front, trial 3, misses the accuracy
+    assert TWO.best(trials_at(POINTS)).id == 3  # type: ignore[union-attr]

@@ -19,6 +19,7 @@ from agentic_hpt.records import FailureKind, Trial
 from agentic_hpt.refitting import Revision, changes, check_revision, refit
 from agentic_hpt.space import Choice, Float, Int, Parameter, SearchSpace
 from agentic_hpt.study import Study, resume_study
+from agentic_hpt.study.revising import revised
 from study_runs import SPACE, describe, drive, finished
 
 OLD = SearchSpace(
@@ -157,9 +158,11 @@ def test_a_change_is_told_in_words() -> None:
     assert changes(OLD, new) == [
         "drop added (0 to 0.5); it was 0.2 before",
         "momentum removed; it stays 0.5",
-        "lr from 0.0001 to 0.1 to 0.001 to 0.01",
+        "lr from 0.0001 to 0.1 to 0.001 to 0.01, log from True to False, default from 0.001 to None",
         "constraint 'layers < 7' added",
     ]
+    regridded = changed(layers=Int(1, 9, step=4, default=5))
+    assert changes(OLD, regridded) == ["layers step from 2 to 4, default from 3 to 5"]
 
 
 def test_a_revision_survives_being_written_down() -> None:
@@ -279,6 +282,22 @@ def test_configurations_to_run_first_are_those_that_the_new_space_holds(tmp_path
     assert "of initial, 1 were left out" in made.told
     result = study.run()
     assert [t.params["learning_rate"] for t in result.trials if t.kind == "initial"] == [0.02, 0.001]
+
+
+def test_configurations_to_run_first_that_a_new_constraint_forbids_are_left_out(tmp_path: Path) -> None:
+    first = [{"num_layers": 6}, {"num_layers": 2}]
+    config = StudyConfig.from_mapping(describe(tmp_path, initial=first))
+    assert revised(config, config.space, ["num_layers <= 5"]).initial == ({"num_layers": 2},)
+    assert revised(config, config.space, "num_layers <= 5").constraints == ("num_layers <= 5",)
+
+
+def test_a_user_without_a_name_can_revise(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    study = Study.create(StudyConfig.from_mapping(describe(tmp_path)), home=home)
+    assert study.revise(NARROW).by.startswith("unknown@")
 
 
 def test_what_can_not_be_revised_says_why_and_changes_nothing(tmp_path: Path, home: Path) -> None:

@@ -26,6 +26,7 @@ from agentic_hpt.records import (
     configuration_key,
 )
 from agentic_hpt.space import Choice, Float, Int, SearchSpace
+from agentic_hpt.steering import space_within
 from agentic_hpt.strategies.acquisition import log_expected_improvement, log_volume_gain, quasi_random
 from agentic_hpt.strategies.arms import Arms, width_of_box
 from agentic_hpt.strategies.encoding import Encoding
@@ -124,6 +125,17 @@ class TestEncoding:
         rows = small.snapped(small.uniform(50, np.random.default_rng(1)))
         told = whole.rows([small.params(row) for row in rows])
         assert np.allclose(small.moved_to(whole, rows), told, atol=1e-9, equal_nan=True)
+
+    def test_what_a_part_leaves_out_is_not_active_and_one_value_stays_one(self) -> None:
+        part = space_within(SPACE, {"optimizer": {"values": ["adam", "lion"]}, "batch": {"values": [64]}})
+        small, whole = Encoding(part), Encoding(SPACE)
+        for rows in (
+            small.snapped(small.uniform(20, np.random.default_rng(1))),
+            small.snapped(whole.moved_to(small, whole.uniform(20, np.random.default_rng(1)))),
+        ):
+            told = [small.params(row) for row in rows]
+            assert all(part.contains(params) for params in told)
+            assert np.allclose(small.moved_to(whole, rows), whole.rows(told), atol=1e-9, equal_nan=True)
 
     def test_quasi_random_points_leave_no_large_hole(self) -> None:
         points = quasi_random(Encoding(PLANE), 0, 64, seed=3)
@@ -370,6 +382,31 @@ class TestHistory:
         assert rows is not None
         here = Encoding(PLANE).rows([{"x": 1.3, "y": -2.1}])[0]
         assert np.abs(rows - here).mean() < 0.1
+
+    def test_cma_es_searches_limits_that_its_own_trials_and_the_best_lie_outside_of(self) -> None:
+        space = SearchSpace(x=Float(-5.0, 5.0), size=Choice([1, 2, 4, 8, 16], ordered=True))
+        done = searched(started(5, lambda p: -float(p["size"]), space), 40, lambda p: -float(p["size"]), "cmaes", space)  # type: ignore[arg-type]
+        region = {"size": {"values": [1, 2]}}
+        job = replace(WHOLE, tuned=space.names, arm="cmaes", region=region)
+        proposal = Proposer(space, GOAL).propose(job, done, 3)
+        assert proposal is not None
+        assert proposal.params["size"] in (1, 2)
+
+    @pytest.mark.parametrize("arm", ["gp", "local", "niche"])
+    def test_limits_may_leave_a_parameter_no_place(self, arm: Arm) -> None:
+        done = started(30, lambda p: float(p["drop"]), SPACE)  # type: ignore[arg-type]
+        region = {"optimizer": {"values": ["adam", "lion"]}, "batch": {"values": [64]}}
+        job = replace(WHOLE, tuned=SPACE.names, arm=arm, region=region)
+        proposal = Proposer(SPACE, GOAL).propose(job, done, 3)
+        assert proposal is not None
+        assert space_within(SPACE, region).contains(proposal.params)
+
+    def test_what_was_asked_before_is_no_matter(self) -> None:
+        job, other = Assignment("gp", "joint", 1, 1, PLANE.names), started(8, lambda p: -bowl(p))
+        asked, fresh = Arms(PLANE, GOAL), Arms(PLANE, GOAL)
+        next(asked.candidates("gp", job, PLANE, other, 3))
+        found = [next(arms.candidates("gp", job, PLANE, started(8), 3)) for arms in (asked, fresh)]
+        assert found[0] == found[1]
 
     def test_before_anything_has_a_value_draws_cover_the_space(self) -> None:
         job = Assignment("gp", "joint", 1, 1, PLANE.names)

@@ -73,7 +73,7 @@ def test_numbers_outside_the_ranges_are_learned_from_and_values_like_none_here_a
     ("text", "value"),
     [
         *[("3", 3), ("0.5", 0.5), ("1e-3", 1e-3), ("true", True), ("False", False), ("None", None), ("adam", "adam")],
-        *[("[1, 2]", "[1, 2]"), ("nan", "nan"), ("Infinity", "Infinity"), ("", "")],
+        *[("[1, 2]", "[1, 2]"), ("nan", "nan"), ("Infinity", "Infinity"), ("", ""), ("[" * 100_000, "[" * 100_000)],
     ],
 )
 def test_texts_stand_for_values(text: str, value: object) -> None:
@@ -244,6 +244,7 @@ def test_a_table_is_read_line_by_line(tmp_path: Path) -> None:
         ("lr,accuracy\n0.1,0.5\n", "no column 'acc'"),
         ("lr,acc\n0.1,0.5\n0.2,good\n", "line 3: acc is 'good', not a number"),
         ("", "no column 'acc'"),
+        ("lr,lr,acc\n0.1,0.2,0.5\n", "two columns 'lr'"),
     ],
 )
 def test_a_table_that_can_not_be_used_says_where(tmp_path: Path, text: str, words: str) -> None:
@@ -331,6 +332,28 @@ def test_what_was_read_is_kept_whatever_becomes_of_the_source(tmp_path: Path, ho
     assert [s.losses for s in Study.open("study", home).earlier()] == [(-0.5, -0.7)]
 
 
+@pytest.mark.parametrize(
+    ("metric", "direction"), [(["other"], ["minimize"]), (["score", "other"], ["maximize", "minimize"])]
+)
+def test_an_earlier_study_knows_the_directions_of_its_metrics_however_they_are_given(
+    home: Path, metric: list[str], direction: list[str]
+) -> None:
+    hpt.tune(
+        lambda params: {"score": params["x"], "other": params["x"]},
+        {"x": hpt.Float(0.0, 1.0, default=0.25)},
+        metric=metric,
+        direction=direction,  # type: ignore[arg-type]
+        study="old",
+        home=home,
+        budget=hpt.Budget(trials=1),
+        executor="inline",
+        mlflow={"enabled": False},
+        fresh_seeds=0,
+    )
+    found = reading.from_ledger(f"sqlite:///{home / 'ledger.db'}", "old", "other", "maximize")
+    assert found.losses == (0.25,)
+
+
 def test_a_replay_has_the_same_earlier_trials(home: Path) -> None:
     from agentic_hpt.study import replay_study
 
@@ -379,8 +402,11 @@ def test_a_study_in_an_optuna_storage_is_read(tmp_path: Path) -> None:
     made.enqueue_trial({"x": 0.25})
     made.optimize(lambda t: t.suggest_float("x", 0, 1), n_trials=1)
     made.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL))
+    stopped = made.ask()
+    stopped.report(0.9, 1)  # Optuna takes it for the value of a trial that it stops
+    made.tell(stopped, state=optuna.trial.TrialState.PRUNED)
     found = reading.from_optuna(storage, "o", "whatever", "minimize")
-    assert (found.params, found.losses, found.without) == (({"x": 0.25},), (-0.25,), 1)
+    assert (found.params, found.losses, found.without) == (({"x": 0.25},), (-0.25,), 2)
 
 
 @pytest.mark.slow
@@ -397,6 +423,8 @@ def test_an_mlflow_experiment_is_read_ours_and_others(tmp_path: Path, home: Path
     foreign = client.create_run(experiment)
     client.log_param(foreign.info.run_id, "learning_rate", "0.05")
     client.log_metric(foreign.info.run_id, "score", 9.0)
+    client.log_metric(foreign.info.run_id, "odd_name", 2.0)
+    client.set_tag(foreign.info.run_id, "hpt.names", json.dumps({"odd_name": "odd@name"}))  # MLflow takes no @
     client.set_terminated(foreign.info.run_id)
     failed = client.create_run(experiment)
     client.set_terminated(failed.info.run_id, "FAILED")
@@ -407,6 +435,7 @@ def test_an_mlflow_experiment_is_read_ours_and_others(tmp_path: Path, home: Path
     assert told.pop(json.dumps({"learning_rate": 0.05})) == 9.0
     assert told == {params: value for params, value in own.items() if value is not None}
     assert without == 1 + sum(value is None for value in own.values())
+    assert read_experiment(uri, "study", "odd@name")[0] == [({"learning_rate": 0.05}, 2.0)]
     assert set(json.loads(next(iter(told)))) == set(SPACE)
     with pytest.raises(ConfigError, match=r"no finished run has the metric 'loss'; the metrics are: .*score"):
         read_experiment(uri, "study", "loss")

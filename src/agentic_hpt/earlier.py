@@ -39,7 +39,7 @@ def plain(text: str) -> ParamValue:
     """Give the value that a text stands for: a number, true, false, null, or the text itself."""
     try:
         value = json.loads(text if text not in ("True", "False", "None") else {"None": "null"}.get(text, text.lower()))
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return value if value is None or isinstance(value, bool | str) or is_number(value) else text
 

@@ -225,15 +225,22 @@ class Goal:
             repeated.update({t.id: holds for t in same})
         return [t for t in trials if repeated.get(t.id, self.feasible(t))]
 
+    def _meets(self, trial: Trial) -> bool:
+        """Say whether a trial reaches the targets of several objectives, if there are any."""
+        losses = self.losses(trial)
+        bounds = [None if o.target is None else o.loss(o.target) for o in self.objectives]
+        return losses is not None and all(b is None or loss <= b for loss, b in zip(losses, bounds, strict=True))
+
     def best(self, trials: Iterable[Trial]) -> Trial | None:
         """Give the complete trial with the best value that satisfies the constraints; of equals, the earliest.
 
+        With several objectives it is the knee of the front: of those that reach the targets, once there are any.
         Where repeats have shown noise the estimated means count, so that luck is not taken for merit.
         """
         if self.several:
             given = {t.id: t for t in trials}
             goal, shown = self.merged(given.values(), whole=False)
-            knee = goal.best(shown)
+            knee = goal.best([t for t in shown if self._meets(given[t.id])]) or goal.best(shown)
             return given[knee.id] if knee is not None else None
         trials = self.satisfying(trials)
         estimates = self.expected(trials)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import cast
 
 from agentic_hpt.errors import SpaceError
 from agentic_hpt.records import JsonObject, Params, ParamValue
 from agentic_hpt.space import Choice, Parameter, SearchSpace
+
+_RANGE = ("low", "high", "values")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +108,11 @@ def changes(before: SearchSpace, after: SearchSpace) -> list[str]:
         if name not in before
     ]
     told += [f"{name} removed; it stays {before[name].resolved_default()!r}" for name in before if name not in after]
-    told += [
-        f"{name} from {_shown(before[name])} to {_shown(after[name])}"
-        for name in after
-        if name in before and before[name] != after[name]
-    ]
+    told += [_change(name, before[name], after[name]) for name in after if name in before]
     texts = [[c.text for c in space.constraints] for space in (before, after)]
     told += [f"constraint {text!r} added" for text in texts[1] if text not in texts[0]]
     told += [f"constraint {text!r} removed" for text in texts[0] if text not in texts[1]]
-    return told or ["the order of the parameters"]
+    return list(filter(None, told)) or ["the order of the parameters"]
 
 
 def _meet(old: Parameter, new: Parameter) -> bool:
@@ -130,6 +128,22 @@ def _equal(a: ParamValue, b: ParamValue) -> bool:
     if isinstance(a, bool) or isinstance(b, bool) or not isinstance(a, int | float) or not isinstance(b, int | float):
         return a == b and isinstance(a, bool) == isinstance(b, bool)
     return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def _change(name: str, before: Parameter, after: Parameter) -> str:
+    """Say how a parameter was changed: its values, and whatever else is declared of it."""
+    values = f"from {_shown(before)} to {_shown(after)}" if _values(before) != _values(after) else ""
+    common = [field.name for field in fields(after) if field.name not in _RANGE and hasattr(before, field.name)]
+    rest = [
+        f"{key} from {getattr(before, key)!r} to {getattr(after, key)!r}"
+        for key in common
+        if getattr(before, key) != getattr(after, key)
+    ]
+    return f"{name} {', '.join(filter(None, [values, *rest]))}" if values or rest else ""
+
+
+def _values(parameter: Parameter) -> tuple[object, ...]:
+    return tuple(getattr(parameter, key, None) for key in _RANGE)
 
 
 def _shown(parameter: Parameter) -> str:

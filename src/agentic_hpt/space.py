@@ -210,10 +210,20 @@ class SearchSpace:
         """
         read = [c if isinstance(c, Condition) else Condition.of(c) for c in conditions]
         for condition in read:
-            _check_condition(self._parameters, condition)
+            unknown = next((name for name in condition.names if name not in self._parameters), None)
+            if unknown is not None:
+                raise SpaceError(
+                    f"the constraint {condition.text!r} names the unknown parameter {unknown!r}",
+                    f"the space has {', '.join(self._parameters)}",
+                )
+            self.check_answers(condition)
         made = self.limited(self._parameters)
         made._constraints = tuple(dict.fromkeys((*self._constraints, *read)))
         return made
+
+    def check_answers(self, condition: Condition) -> None:
+        """See that a condition asks of each parameter in it what its values can answer. Raises `SpaceError`."""
+        _check_condition(self._parameters, condition)
 
     def limited(self, parameters: Mapping[str, Parameter]) -> SearchSpace:
         """Give a space of other parameters, parts of this one's, under the same constraints."""
@@ -433,14 +443,9 @@ def _check_parameter(name: object, parameter: object) -> None:
 
 
 def _check_condition(parameters: Mapping[str, Parameter], condition: Condition) -> None:
-    """See that a constraint names parameters only, and asks of each what its values can answer."""
+    """See that a constraint asks of each parameter in it what its values can answer; other names are metrics."""
     for name in condition.names:
-        if name not in parameters:
-            raise SpaceError(
-                f"the constraint {condition.text!r} names the unknown parameter {name!r}",
-                f"the space has {', '.join(parameters)}",
-            )
-        parameter = parameters[name]
+        parameter = parameters.get(name)
         if name in condition.numbers and isinstance(parameter, Choice):
             texts = [v for v in parameter.values if v is None or isinstance(v, str)]
             if texts:
@@ -449,6 +454,8 @@ def _check_condition(parameters: Mapping[str, Parameter], condition: Condition) 
                     f"compare it by == or in, as in {name} != {texts[0]!r}",
                 )
     for name, value in condition.equals:
+        if name not in parameters:
+            continue
         parameter = parameters[name]
         why = parameter.accepts(value) if isinstance(parameter, Choice) or not is_number(value) else None
         if why:

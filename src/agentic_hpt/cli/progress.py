@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from agentic_hpt.records import JsonObject, Params, is_number
-from agentic_hpt.report.plain import counted, duration, number, parameters, visible
+from agentic_hpt.report.plain import counted, duration, number, on_one_line, parameters, visible
 
 __all__ = ["Progress", "Worker"]
 
@@ -127,7 +127,7 @@ class Progress:
         value = event.get("value")
         what = _figures(event) if is_number(value) else state
         if event.get("failure"):
-            what = f"failed, {visible(event['failure'])}: {visible(event.get('message') or '')[:200]}"
+            what = f"failed, {visible(event['failure'])}: {on_one_line(str(event.get('message') or ''))[:200]}"
         budget = f"/{self.trials_budget}" if self.trials_budget is not None else ""
         lead = f"; best {_figures(best)} (trial {best['trial']})" if isinstance(best, dict) else ""
         return (
@@ -155,8 +155,11 @@ class Progress:
 
     def _final_started(self, event: JsonObject) -> str:
         self.phase, self.workers = "finalizing", {}
-        seeds = counted(_whole(event.get("seeds")) or 0, "fresh seed")
-        return f"final: retraining trial {event['trial']} with {seeds}"
+        count, running = _whole(event.get("seeds")) or 0, cast(list[int], event.get("finalists") or [])
+        seeds = counted(count, "fresh seed")
+        if len(running) > 1:
+            return f"final: trials {', '.join(map(str, running))} on new seeds, then the winner with {seeds}"
+        return f"final: retraining trial {event['trial']} with {seeds}" if count else f"final: trial {event['trial']}"
 
     def _final(self, event: JsonObject) -> str:
         self.phase = "done"

@@ -29,9 +29,12 @@ def command(study: str, file: Path | None, home: str | None) -> Answer:
     Exit codes as of `hpt run`.
     """
     from agentic_hpt.study import open_view, resume_study
-    from agentic_hpt.study.revising import space_in
 
-    space, constraints = space_in(read_study_file(file)) if file is not None else (None, None)
+    space, constraints = None, None
+    if file is not None:
+        from agentic_hpt.study.revising import space_in
+
+        space, constraints = space_in(read_study_file(file))
     goal = open_view(study, home).config.goal
     with progress_shown() as listener:
         asker = Asker(listener.paused)

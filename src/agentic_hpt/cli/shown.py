@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from agentic_hpt.records import DecisionRecord, Goal, JsonObject, ModelCall, Note, Params, Trial, is_number
 from agentic_hpt.report.actions import action_words, decider_words, effect_words
-from agentic_hpt.report.plain import counted, duration, number, parameters, visible
+from agentic_hpt.report.plain import counted, duration, number, on_one_line, parameters, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,7 +68,7 @@ def show_trials(console: Console, goal: Goal, trials: Sequence[Trial]) -> None:
             visible(trial.worker),
             str(trial.round),
             duration(trial.seconds),
-            f"{params}  ({visible(trial.message[:200])})" if trial.message else params,
+            f"{params}  ({on_one_line(trial.message)[:200]})" if trial.message else params,
         )
     console.print(shown)
 
@@ -181,7 +181,7 @@ def show_result(console: Console, goal: Goal, document: JsonObject) -> None:
     elif not document.get("error"):
         console.print("  no trial is complete yet")
     pareto = document.get("pareto")
-    if isinstance(pareto, list):
+    if isinstance(pareto, list) and value is not None:
         console.print(f"  it is the knee of a Pareto front of {len(pareto)}; `hpt report` draws it")
     sentences = final_sentences(goal.metric, final) if final else []
     constraints = document.get("constraints")

@@ -98,8 +98,8 @@ executor: processes
 # By default median; asha where minutes are the only budget.
 pruner: median
 
-# Rungs of asha: the first one in steps (else measured), the factor between them. promote: stopped trials may go on later.
-# Nothing is stopped before min_steps, by whatever rule.
+# Rungs of asha: the first one in steps (else measured), the factor between them. promote: stopped trials may go on
+# later. Nothing is stopped before min_steps, by whatever rule.
 #pruning: {min_steps: 4, eta: 3, promote: true}
 
 # Who decides after each round. Without model: the rules alone. With one, provider:name as LangChain takes it
@@ -127,12 +127,12 @@ coordinator:
 # is too, on the same seeds: the gain over it is told with its interval.
 fresh_seeds: 3
 
-# How many of the best first run on two other new seeds, by which the winner is chosen; these are not part of its figures.
-# By default 1 where repeats have shown no noise, else 2 after 40 trials and 3 after 60.
+# How many of the best first run on two other new seeds, by which the winner is chosen; these are not part of its
+# figures. By default 1 where repeats have shown no noise, else 2 after 40 trials and 3 after 60.
 #finalists: 3
 
 # When the search ends although budget is left, never by default. no_gain: once the trials left may bring less than the
-# noise of one run; or less than min_gain, or once the next round costs more dollars than its gain of the metric is worth.
+# noise of one run; or less than min_gain, or once the next round costs more dollars than its gain is worth.
 #stop: {min_gain: 0.001, dollars_per_hour: 2.5, dollars_per_gain: 500}
 
 # The seed of the search and, through it, of each trial.
@@ -156,5 +156,5 @@ mlflow:
 
 # Earlier studies of related tasks, at most five, to learn from as far as they predict this one: {study: name},
 # {mlflow: experiment}, {csv: table.csv} or {optuna: name, storage: URL}; with metric: NAME if it is called so there.
-#transfer: [{study: last-month}, {csv: sweep.csv, metric: val_accuracy}]
+#transfer: [{study: last-month, home: other-home}, {csv: sweep.csv, metric: val_accuracy}]
 """

@@ -128,7 +128,8 @@ class StopConfig(Strict):
     def _whole(self) -> StopConfig:
         if (self.dollars_per_hour is None) != (self.dollars_per_gain is None):
             raise ValueError(
-                "dollars_per_hour and dollars_per_gain go together: a round's cost is held against what its gain is worth"
+                "dollars_per_hour and dollars_per_gain go together: "
+                "a round's cost is held against what its gain is worth"
             )
         return self
 

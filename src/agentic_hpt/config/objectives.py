@@ -64,7 +64,7 @@ def _figures(value: object) -> dict[str, float]:
 
 def _figure(value: object) -> float:
     if isinstance(value, SupportsFloat | str) and not isinstance(value, bool):
-        with suppress(ValueError):  # text is read too: YAML takes 1e-3 for one
+        with suppress(ValueError, OverflowError):  # text is read too: YAML takes 1e-3 for one
             if math.isfinite(number := float(value)):
                 return number
     raise ValueError(f"{value!r:.60}: give a finite number")

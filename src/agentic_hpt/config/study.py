@@ -35,6 +35,7 @@ from agentic_hpt.config.objectives import (
     goal_of,
 )
 from agentic_hpt.config.study_file import read_study_file
+from agentic_hpt.constraints import Condition
 from agentic_hpt.errors import ConfigError, HptError, SpaceError
 from agentic_hpt.feasible import check_constraints
 from agentic_hpt.fidelity import Halving
@@ -76,8 +77,8 @@ class StudyConfig(Strict):
     budget: BudgetConfig = BudgetConfig(trials=100)
     strategy: Literal["auto", "per_parameter", "joint"] = "auto"
     """`auto`: a portfolio of samplers over one history, each with the trials it earns, beside the workers that the
-    coordinator spawns; `joint`: TPE over all parameters at once; `per_parameter`: a worker for each parameter, the others
-    held at the incumbent."""
+    coordinator spawns; `joint`: TPE over all parameters at once; `per_parameter`: a worker for each parameter, the
+    others held at the incumbent."""
     trials_per_round: int | None = Field(None, ge=1)
     """How many trials a round has; by default eight or two a slot, or three a parameter for `per_parameter`."""
     parallel: int | None = Field(None, ge=1, le=4096)
@@ -135,7 +136,9 @@ class StudyConfig(Strict):
     def _constrained(self) -> StudyConfig:
         """Put the constraints over parameters into the space, and those that it came with among the texts."""
         texts = tuple(dict.fromkeys((*self.constraints, *(c.text for c in self.space.constraints))))
-        inputs, _ = sorted_constraints(texts, self.space.names)
+        inputs, outcomes = sorted_constraints(texts, self.space.names)
+        for outcome in outcomes:
+            self.space.check_answers(Condition.of(outcome.text))
         if inputs:
             object.__setattr__(self, "constraints", texts)  # frozen to all but this
             object.__setattr__(self, "space", self.space.constrained(inputs))
@@ -307,9 +310,8 @@ def _explained(error: ValidationError, where: str) -> ConfigError:
         elif entry["type"] == "value_error":
             lines.append(f"{head}: {entry['msg'].removeprefix('Value error, ')}")
         else:
-            lines.append(
-                f"{head}: {mask_secrets(repr(entry['input']))[:200]}: {entry['msg'][:1].lower()}{entry['msg'][1:]}"
-            )
+            said = entry["msg"].replace("tuple", "list")  # as YAML and a call of `tune` have it
+            lines.append(f"{head}: {mask_secrets(repr(entry['input']))[:200]}: {said[:1].lower()}{said[1:]}")
     return ConfigError("\n".join(lines), "`hpt init` writes a study file in which every key is explained")
 
 

@@ -45,8 +45,9 @@ def finalists(goal: Goal, trials: Sequence[Trial], wanted: int | None, seeds: in
     noise = noise_of(goal, trials)
     if seeds < 1 or most < 2 or goal.several or (wanted is None and noise is not None and noise.sd == 0):
         return [best]
-    estimates, sign = goal.expected(trials), -1.0 if goal.direction == "maximize" else 1.0
-    ranked = sorted(goal.satisfying(trials), key=lambda t: (sign * estimates.get(t.id, t.values[goal.metric]), t.id))
+    allowed, sign = goal.satisfying(trials), -1.0 if goal.direction == "maximize" else 1.0
+    estimates = goal.expected(allowed)
+    ranked = sorted(allowed, key=lambda t: (sign * estimates.get(t.id, t.values[goal.metric]), t.id))
     found: dict[ConfigurationKey, Trial] = {configuration_key(best.params): best}
     for trial in ranked:
         if len(found) == most:

@@ -138,12 +138,14 @@ def runs_of(goal: Goal, trials: Iterable[Trial]) -> list[list[Trial]]:
 
 
 def noise_of(goal: Goal, trials: Iterable[Trial], insights: Insights | None = None) -> Noise | None:
-    """Say how much seeds alone move the metric, by what ran twice; `None` when nothing did.
+    """Say how much seeds alone move the metric, by what ran twice in this study; `None` when nothing did.
 
-    With `insights` what neighbouring trials say stands in for repeats: it holds what the surrogate can't explain, too,
-    so it is too large rather than too small.
+    Imported trials say nothing of it: between two studies more may differ than the seed. With `insights` what
+    neighbouring trials say stands in for repeats: it holds what the surrogate can't explain, too, so it is too large
+    rather than too small.
     """
-    measured = pooled([t.values[goal.metric] for t in same] for same in runs_of(goal, _alike(trials)))
+    own = (trial for trial in trials if trial.kind != "imported")
+    measured = pooled([t.values[goal.metric] for t in same] for same in runs_of(goal, _alike(own)))
     if measured is not None:
         low, high = measured.interval()
         return Noise(measured.sd, low, high, measured.freedom, "repeats")

@@ -43,6 +43,8 @@ async def finalize_study(parts: StudyParts, round_: int, emit: Emit) -> FinalRep
     gain = await _over_default(parts, trials, chosen, round_, emit)
     values = [v for t in fresh if (v := goal.value(t)) is not None]
     mean = statistics.fmean(values) if values else None
+    if len(set(values)) == 1:  # the mean of equal figures may differ from them in the last digit
+        mean = values[0]
     holdout, model_dir = None, None
     if parts.objective.has_holdout:
         # The model that is kept is the first fresh seed's, whatever its score: choosing among them would be selection.

@@ -43,7 +43,7 @@ async def run_assignment(
             elif not trial.finished:
                 await parts.slots.acquire()
                 launch(await in_slot(parts, parts.ledger.start, trial.id))
-            elif trial.kind != "bridge":  # its turn passes, so that the workers go on in the order in which they would have
+            elif trial.kind != "bridge":  # its turn passes: the workers go on in the order in which they would have
                 await parts.slots.acquire()
                 await in_slot(parts, str)  # the brain thread's queue: until the others wait for their turns
                 parts.slots.release()

@@ -142,7 +142,8 @@ def complete_trials(storage: str, name: str, metric: str) -> tuple[list[tuple[Pa
             f"name one by metric: {', '.join(names) or '(it has no names for them)'}",
         )
     ended = [t for t in found if t.state.is_finished()]
-    values: list[tuple[Params, float]] = [(dict(t.params), t.values[place]) for t in ended if t.values]
+    complete = [t for t in ended if t.state.name == "COMPLETE" and t.values]  # a pruned one has its last report there
+    values: list[tuple[Params, float]] = [(dict(t.params), t.values[place]) for t in complete]
     minimize = study.directions[place].name == "MINIMIZE"
     return values, "minimize" if minimize else "maximize", len(ended) - len(values)
 

@@ -6,7 +6,7 @@ import csv
 import math
 from pathlib import Path
 
-from agentic_hpt.config import mask_secrets
+from agentic_hpt.config import StudyConfig, mask_secrets
 from agentic_hpt.earlier import plain
 from agentic_hpt.errors import ConfigError
 from agentic_hpt.ledger.store import LedgerStore
@@ -14,7 +14,7 @@ from agentic_hpt.records import Budget, Direction, EarlierStudy, Params, TrialSt
 
 
 def from_ledger(url: str, name: str, metric: str, direction: Direction) -> EarlierStudy:
-    """Read a study of ours; `metric` in the direction that it has there, if it is that study's own.
+    """Read a study of ours; `metric` in the direction that it has there, if it is an objective of that study.
 
     Raises `StudyNotFound`, `LedgerError`, and `ConfigError` when no trial has the metric.
     """
@@ -24,13 +24,14 @@ def from_ledger(url: str, name: str, metric: str, direction: Direction) -> Earli
         trials = store.open_study(row, budget=Budget(), seed=0).trials()
     finally:
         store.close()
-    if row.config["metric"] == metric:
-        direction = "minimize" if row.config["direction"] == "minimize" else "maximize"
+    own = StudyConfig.from_mapping(row.config).goal.objectives
+    direction = next((o.direction for o in own if o.metric == metric), direction)
     ended = [t for t in trials if t.finished]
     found = [(t.params, t.values[metric]) for t in ended if t.state is TrialState.COMPLETE and metric in t.values]
     if ended and not found:
         raise ConfigError(
-            f"no trial of the study {name!r} has the metric {metric!r}", f"it has {row.config['metric']!r}"
+            f"no trial of the study {name!r} has the metric {metric!r}",
+            f"it has {' and '.join(repr(o.metric) for o in own)}",
         )
     return earlier_study(f"study {name!r}", found, direction, len(ended) - len(found))
 
@@ -57,6 +58,8 @@ def from_csv(path: Path, metric: str, direction: Direction) -> EarlierStudy:
                     f"{path.name} has no column {metric!r}",
                     f"it has {', '.join(columns) or 'no columns'}; name the metric's by `metric: COLUMN`",
                 )
+            if twice := [name for name in dict.fromkeys(columns) if columns.count(name) > 1]:
+                raise ConfigError(f"{path.name} has two columns {twice[0]!r}", "name each column once")
             found: list[tuple[Params, float]] = []
             without = 0
             for row in table:

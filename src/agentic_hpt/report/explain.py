@@ -341,5 +341,6 @@ def _end(status: str, stopped_by: str | None, decisions: Sequence[DecisionRecord
     if status in ("finalized", "failed"):
         last = decisions[-1].accepted("finalize") if decisions else None
         why = f": {last.reason}" if last is not None else ""
-        return [f"The study was {status}, ended by {stopped_by or 'nothing'}{why}.", f"It took {spent}.", *stood_in]
+        was = "failed" if status == "failed" else f"was {status}"
+        return [f"The study {was}, ended by {stopped_by or 'nothing'}{why}.", f"It took {spent}.", *stood_in]
     return [f"The study has not ended, it is {status}; so far it took {spent}.", *stood_in]

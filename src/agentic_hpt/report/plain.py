@@ -15,6 +15,12 @@ def visible(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
 
 
+def on_one_line(message: str) -> str:
+    """Give a failure's message, a traceback perhaps, on one line, without the marks below its code lines."""
+    lines = (line.strip() for line in message.split("\n"))
+    return visible(" / ".join(line for line in lines if line.strip("^~ ")))
+
+
 def number(value: object, digits: int = 5) -> str:
     """Write a value briefly: a float with up to `digits` significant digits, anything else as it is."""
     if isinstance(value, float):

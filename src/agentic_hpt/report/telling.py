@@ -80,7 +80,8 @@ def _at_length(chapter: Chapter, story: Explanation) -> list[str]:
     decided = chapter.decided
     said: list[str] = []
     if decided is None:
-        said.append(f"Round {chapter.round}, before any decision" if chapter.round else "Before the first round")
+        why = "before any decision" if chapter.round == 1 else "without a decision before it"  # in a revised space
+        said.append(f"Round {chapter.round}, {why}" if chapter.round else "Before the first round")
     else:
         when = f"After round {decided.round}" if decided.round else "Before the first round"
         instead = ", in place of the model" if decided.fallback else ""
@@ -170,7 +171,8 @@ def _ran(work: Sequence[Work]) -> str:
 
 def _brought(chapter: Chapter, metric: str) -> str:
     if chapter.after is None:
-        return "Brought: nothing, no trial is complete yet"
+        complete = any(one.complete for one in chapter.work)
+        return f"Brought: nothing, no trial {'satisfies the constraints' if complete else 'is complete'} yet"
     now = f"{visible(metric)} {number(chapter.after)} (trial {chapter.best}, {visible(chapter.worker)})"
     if chapter.before is None:
         return f"Brought: {now}, the first figure"

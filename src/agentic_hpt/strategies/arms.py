@@ -17,7 +17,7 @@ from agentic_hpt.strategies.belief import Belief, own_process
 from agentic_hpt.strategies.curves import estimated_final
 from agentic_hpt.strategies.encoding import Encoding, Mask
 from agentic_hpt.strategies.evolution import evolved
-from agentic_hpt.strategies.history import Window
+from agentic_hpt.strategies.history import Window, of_arm
 from agentic_hpt.strategies.observed import Observed, observed
 from agentic_hpt.strategies.scales import How
 from agentic_hpt.strategies.transfer import Prior
@@ -68,7 +68,7 @@ class Arms:
         elif arm == "local":
             rows = self._local(encoding, seen, trials, turn, dice)
         elif arm == "niche":
-            rows = self._niche(encoding, seen, trials, turn, dice)
+            rows = self._niche(encoding, seen, trials, dice)
         else:
             rows = self._global(encoding, seen, trials, turn, dice)
         known: set[bytes] = set()
@@ -88,7 +88,7 @@ class Arms:
         seen = observed(self._encoding, self._goal, finished, estimated_final(finished, self._goal))
         if self._goal.several or len(seen.rows) < _LEAST_OUTLOOK or not seen.feasible.any():
             return None
-        belief = self._belief(seen, finished, len(trials), "power")
+        belief = self._belief(seen, "power")
         dice = np.random.default_rng(0)
         around = seen.rows[_best(seen, _AROUND)]
         rows, _ = most_promising(self._encoding, self._score(belief, self._encoding, finished), around, dice)
@@ -108,7 +108,7 @@ class Arms:
     ) -> Floats:
         """Search the whole subspace under a process fitted to the whole history, its losses scaled by turns."""
         how: How = "log" if turn % 2 else "power"
-        belief = self._belief(seen, trials, turn, how)
+        belief = self._belief(seen, how)
         around = self._encoding.moved_to(encoding, seen.rows[_best(seen, _AROUND)])
         found, _ = most_promising(encoding, self._score(belief, encoding, trials), around, dice)
         return found
@@ -126,7 +126,7 @@ class Arms:
         count = max(_LEAST_NEAREST, _NEAREST * seen.rows.shape[1])
         how: How = "log" if turn // 2 % 2 else "power"
         near = seen.chosen(np.sort(np.argsort(apart, kind="stable")[:count]))
-        belief = self._belief(near, trials, turn, how, "local")
+        belief = self._belief(near, how)
         here = self._encoding.moved_to(encoding, seen.rows[[center]])
         half = width_of_box(self._goal, trials, len(encoding.names)) / 2
         middle = np.clip(np.where(np.isnan(here[0]), 0.5, here[0]), 0.0, 1.0)
@@ -151,18 +151,17 @@ class Arms:
 
         return worth
 
-    def _niche(
-        self, encoding: Encoding, seen: Observed, trials: Sequence[Trial], turn: int, dice: np.random.Generator
-    ) -> Floats:
+    def _niche(self, encoding: Encoding, seen: Observed, trials: Sequence[Trial], dice: np.random.Generator) -> Floats:
         """Search where the incumbent is not, to better what is best there: another basin may be deeper in the end.
 
         By turns that is where one of the unordered choices has another value than the incumbent, and where the
         parameters as a whole are far from it.
         """
-        belief = self._belief(seen, trials, turn, "power")
+        belief = self._belief(seen, "power")
         row = seen.rows[_best(seen, 1)[0]]
-        had = sum(t.worker == "niche" for t in trials)
-        ways = [j for j in np.flatnonzero(self._encoding.categorical) if not np.isnan(row[j]) and encoding.varies[j]]
+        had = sum(of_arm(t, "niche") for t in trials)
+        names, varying = self._encoding.names, {encoding.names[j] for j in np.flatnonzero(encoding.varies)}
+        ways = [j for j in np.flatnonzero(self._encoding.categorical) if names[j] in varying and not np.isnan(row[j])]
         way = [*ways, None][had % (len(ways) + 1)]
 
         def elsewhere(rows: Floats) -> Mask:
@@ -187,9 +186,10 @@ class Arms:
         found, _ = most_promising(encoding, worth, self._encoding.moved_to(encoding, seen.rows[chosen]), dice)
         return found
 
-    def _belief(self, seen: Observed, trials: Sequence[Trial], turn: int, how: How, which: str = "") -> Belief:
+    def _belief(self, seen: Observed, how: How) -> Belief:
         """Fit, or give what was fitted to the same trials: the workers of a round ask one after the other."""
-        key = which, how, turn, len(trials), sum(t.finished for t in trials), len(seen.rows)
+        parts = seen.rows, seen.losses, seen.sds, seen.violations, seen.failed, seen.running
+        key = how, *((part.shape, part.tobytes()) for part in parts)
         if key not in self._beliefs:
             references = tuple(None if o.reference is None else o.loss(o.reference) for o in self._goal.objectives)
             self._beliefs = {key: Belief.of(seen, self._encoding.categorical, self._prior, references, how)}
@@ -205,7 +205,7 @@ def width_of_box(goal: Goal, trials: Sequence[Trial], parameters: int) -> float:
         losses = goal.losses(trial)
         loss = losses[0] if losses is not None and goal.feasible(trial) else None
         better = loss is not None and (best is None or loss < best - _ALIKE * abs(best))
-        if trial.worker == "local":
+        if of_arm(trial, "local"):
             gains, misses = (gains + 1, 0) if better else (0, misses + 1)
             if gains == _GAINS:
                 width, gains = min(_MOST_WIDTH, 2 * width), 0
@@ -227,5 +227,6 @@ def _best(seen: Observed, count: int) -> NDArray[np.intp]:
 
 def _apart(rows: Floats, row: Floats, encoding: Encoding) -> Floats:
     apart = np.where(encoding.categorical, 0.3 * (rows != row), np.abs(rows - row))
-    found: Floats = np.sqrt((np.where(np.isnan(apart), 0.5, apart) ** 2).sum(axis=1))
+    apart = np.where(np.isnan(rows) & np.isnan(row), 0.0, np.where(np.isnan(apart), 0.5, apart))
+    found: Floats = np.sqrt((apart**2).sum(axis=1))
     return found

@@ -10,7 +10,7 @@ from agentic_hpt.protocols import Situation
 from agentic_hpt.records import Arm, Assignment, DecisionRecord, Goal, Insights, Proposal, Trial
 from agentic_hpt.space import SearchSpace
 from agentic_hpt.strategies.arms import LEAST, Arms
-from agentic_hpt.strategies.history import Window
+from agentic_hpt.strategies.history import Window, of_arm
 from agentic_hpt.strategies.joint import Joint
 from agentic_hpt.strategies.planning import arm_workers, begin
 from agentic_hpt.strategies.portfolio import arms_for, by_turn, credits, divided, gains, shares, stalled
@@ -40,7 +40,7 @@ class Auto(Joint):
             return arm_workers(situation, begun, self._proposer, even, {"quasi": "covers the space evenly"})
         gained = gains(situation.goal, trials)
         credit, by_time = credits(self._arms, trials, gained), situation.budget.minutes is not None
-        had = {arm: sum(t.worker == arm for t in trials) for arm in self._arms}
+        had = {arm: sum(of_arm(t, arm) for t in trials) for arm in self._arms}
         given = divided(begun.room, shares(self._arms, credit, stalled(trials, gained), by_time), had)
         told = {arm: f"{c.gains} of its {c.trials} latest trials bettered the best" for arm, c in credit.items()}
         return arm_workers(situation, begun, self._proposer, given, told)

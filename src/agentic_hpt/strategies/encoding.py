@@ -85,10 +85,15 @@ class Encoding:
         return found
 
     def moved_to(self, other: Encoding, rows: Floats) -> Floats:
-        """Give rows of this encoding as `other` has them: the same parameters over ranges of another width."""
-        found = np.empty_like(rows)
-        for j, (mine, theirs) in enumerate(zip(self._columns, other._columns, strict=True)):
-            found[:, j] = mine.moved_to(theirs, rows[:, j])
+        """Give rows of this encoding as `other` has them: its ranges may have another width.
+
+        A parameter that only one of them has (limits may leave it no place) is left out, or not active.
+        """
+        found = np.full((len(rows), len(other.names)), np.nan)
+        for place, name in enumerate(other.names):
+            j = self._place.get(name)
+            if j is not None:
+                found[:, place] = self._columns[j].moved_to(other._columns[place], rows[:, j])
         return found
 
     def _wanted(self, name: str, wanted: object) -> Floats:
@@ -105,7 +110,8 @@ class _Column:
         self.levels = len(parameter.values) if isinstance(parameter, Choice) and not parameter.ordered else 0
         self.step = 0.0
         if isinstance(parameter, Choice):
-            self._span = max(1, len(parameter.values) - 1)
+            self._last = len(parameter.values) - 1
+            self._span = max(1, self._last)
             self.step = 1.0 if self.levels else 1 / self._span
         else:
             top = parameter.snap(parameter.high)
@@ -149,7 +155,7 @@ class _Column:
         if isinstance(parameter, Choice):
             if self.levels:
                 return np.clip(np.round(codes), 0, self.levels - 1)
-            return np.round(np.clip(codes, 0, 1) * self._span) / self._span
+            return np.minimum(np.round(np.clip(codes, 0, 1) * self._span), self._last) / self._span
         codes = np.clip(codes, 0.0, 1.0)
         if not self._stepped:
             return codes

@@ -13,29 +13,23 @@ from numpy.typing import NDArray
 
 from agentic_hpt.records import Goal, Trial
 from agentic_hpt.strategies.encoding import Encoding
+from agentic_hpt.strategies.history import of_arm
 
 Floats = NDArray[np.float64]
 
-WORKER = "cmaes"
 _STEP = 0.2
 _COUNT = 64
 _STRIDE = 100
 """The newest 100 to 200 of its own trials are replayed; at every hundredth it starts anew, from what was best then."""
 
 
-def suits(encoding: Encoding) -> bool:
-    """Say whether CMA-ES can search a space: two numbers or more, all of them always active."""
-    space = encoding.space
-    return len(encoding.names) > 1 and not encoding.categorical.any() and not any(space[n].when for n in space)
-
-
 def evolved(encoding: Encoding, goal: Goal, trials: Sequence[Trial], seed: int) -> Floats | None:
     """Give rows drawn from the distribution as it is after the arm's own trials; `None` before anything has a value.
 
     It starts at what was best before the arm's first trial, and anew when it has converged. A trial without a value
-    counts as the worst of its generation.
+    counts as the worst of its generation; one with a value that limits have since taken from a list, as none.
     """
-    own = [t for t in trials if t.worker == WORKER and t.finished]
+    own = [t for t in trials if of_arm(t, "cmaes") and t.finished]
     own = own[max(0, len(own) // _STRIDE - 1) * _STRIDE :]
     center = _incumbent(encoding, goal, [t for t in trials if not own or t.id < own[0].id])
     if center is None:
@@ -45,6 +39,8 @@ def evolved(encoding: Encoding, goal: Goal, trials: Sequence[Trial], seed: int) 
     best, best_loss = center, np.inf
     for trial in own:
         row, loss = encoding.rows([trial.params])[0], _loss(goal, trial)
+        if np.isnan(row).any():
+            continue
         if loss < best_loss:
             best, best_loss = row, loss
         generation.append((row, loss))
@@ -71,7 +67,11 @@ def _started(encoding: Encoding, center: Floats, seed: int):  # type: ignore[no-
 
 def _incumbent(encoding: Encoding, goal: Goal, trials: Sequence[Trial]) -> Floats | None:
     best = goal.best(trials)
-    return None if best is None else encoding.rows([best.params])[0]
+    if best is None:
+        return None
+    rows = encoding.rows([best.params])
+    found: Floats = np.where(np.isnan(rows), encoding.snapped(rows), rows)[0]
+    return found
 
 
 def _loss(goal: Goal, trial: Trial) -> float:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agentic_hpt.records import Goal, Trial
+from agentic_hpt.records import Arm, Goal, Trial
 
 MOST = 500
+
+
+def of_arm(trial: Trial, arm: Arm) -> bool:
+    """Say whether an arm's own worker ran a trial; one parameter's worker has the parameter's name, maybe the same."""
+    return trial.worker == arm and trial.kind != "per_parameter"
 
 
 class Window:

@@ -9,6 +9,7 @@ from statistics import fmean, median
 from agentic_hpt.records import Arm, ConfigurationKey, Goal, Trial, configuration_key
 from agentic_hpt.shrinkage import pooled
 from agentic_hpt.space import Choice, SearchSpace
+from agentic_hpt.strategies.history import of_arm
 
 _USUAL: Mapping[Arm, float] = {"gp": 0.53, "local": 0.27, "niche": 0.05, "tpe": 0.10, "cmaes": 0.05}
 """What each arm brought on the tasks that the constants were chosen on, as shares."""
@@ -50,11 +51,12 @@ class Credit:
 def gains(goal: Goal, trials: Sequence[Trial]) -> set[int]:
     """Give the trials that bettered what was best before them.
 
-    They do so by more than the noise that repeats showed, and by more than a thousandth of what the best is ahead of the
-    first ten trials' median: the last digits of a basin that is known are no gain.
+    They do so by more than the noise that repeats showed, and by more than a thousandth of what the best is ahead of
+    the first ten trials' median: the last digits of a basin that is known are no gain, nor is the luck of a repeat.
     """
     order = sorted((t for t in trials if t.finished and t.kind != "imported"), key=lambda t: t.id)
-    losses = {t.id: -f if goal.direction == "maximize" else f for t in order if (f := goal.figure(t)) is not None}
+    figures = {t.id: f for t in order if t.kind != "repeat" and (f := goal.figure(t)) is not None}
+    losses = {number: -f if goal.direction == "maximize" else f for number, f in figures.items()}
     least = _least_gain(goal, order, list(losses.values()))
     found: set[int] = set()
     best: float | None = None
@@ -67,9 +69,10 @@ def gains(goal: Goal, trials: Sequence[Trial]) -> set[int]:
 
 def credits(arms: Sequence[Arm], trials: Sequence[Trial], gained: Collection[int]) -> dict[Arm, Credit]:
     """Give each arm's credit among the newest sixty trials of all arms."""
-    own = sorted((t for t in trials if t.finished and t.worker in arms), key=lambda t: t.id)[-_RECENT:]
-    mine = {arm: [t for t in own if t.worker == arm] for arm in arms}
-    return {arm: Credit(sum(t.id in gained for t in ran), len(ran), _mean(ran)) for arm, ran in mine.items()}
+    ran = (t for t in trials if t.finished and any(of_arm(t, arm) for arm in arms))
+    own = sorted(ran, key=lambda t: t.id)[-_RECENT:]
+    mine = {arm: [t for t in own if of_arm(t, arm)] for arm in arms}
+    return {arm: Credit(sum(t.id in gained for t in its), len(its), _mean(its)) for arm, its in mine.items()}
 
 
 def stalled(trials: Sequence[Trial], gained: Collection[int]) -> bool:

@@ -49,6 +49,6 @@ def _to_promote(situation: Situation, halving: Halving) -> list[Trial]:
             trial = known[number]
             possible = situation.space.contains(trial.params) and steering.holds(trial.params)
             stopped = trial.state is TrialState.PRUNED and number not in asked
-            if stopped and possible and ends_at(curve_of(trial, goal.metric, known), rung.steps):
+            if trial not in found and stopped and possible and ends_at(curve_of(trial, goal.metric, known), rung.steps):
                 found.append(trial)
     return found

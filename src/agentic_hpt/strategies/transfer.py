@@ -56,11 +56,6 @@ class Prior:
         self._earlier = [study for study in earlier if len(study.losses) >= _LEAST_TRIALS]
         self._models: list[GaussianProcess] = []
 
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Where the predictions come from, in the order of the weights."""
-        return tuple(study.source for study in self._earlier)
-
     def inform(self, model: GaussianProcess) -> GaussianProcess | Informed:
         """Give a study's own model, fitted to standardized losses, with what the earlier studies know put in.
 

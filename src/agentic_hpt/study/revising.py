@@ -27,7 +27,8 @@ def revised(
     """
     if not isinstance(space, SearchSpace):
         space = SearchSpace.from_json(space)
-    texts = list(config.constraints if constraints is None else constraints)
+    constraints = config.constraints if constraints is None else constraints
+    texts = [constraints] if isinstance(constraints, str) else list(constraints)
     gone = [name for name in config.space if name not in space]
     for text in texts:
         lost = next((name for name in Condition.of(text).names if name in gone), None)
@@ -35,11 +36,11 @@ def revised(
             raise SpaceError(
                 f"the constraint {text!r} names {lost!r}, which the new space does not have", "leave it out as well"
             )
-    kept = [dict(entry) for entry in config.initial if _fits(space, entry)]
-    data = {**config.to_json(), "space": space, "constraints": texts, "initial": kept}
+    data = {**config.to_json(), "space": space, "constraints": texts, "initial": []}
     changed = StudyConfig.from_mapping(data, where="the new space")
     check_revision(config.space, changed.space)
-    return changed
+    kept = [dict(entry) for entry in config.initial if _fits(changed.space, entry)]
+    return StudyConfig.from_mapping({**changed.to_json(), "initial": kept}) if kept else changed
 
 
 def revision_of(before: StudyConfig, after: StudyConfig, ledger: StudyLedger) -> Revision:
@@ -52,7 +53,7 @@ def revision_of(before: StudyConfig, after: StudyConfig, ledger: StudyLedger) ->
         after=after.space,
         round=max(last, decided + 1, ledger.begins),
         trials=ledger.count,
-        by=f"{getpass.getuser()}@{socket.gethostname()}",
+        by=f"{_user()}@{socket.gethostname()}",
         created=time.time(),
         told="",
     )
@@ -77,6 +78,13 @@ def space_in(data: Mapping[str, object]) -> tuple[Mapping[str, object], list[str
     if texts is None or (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
         return space, texts
     raise ConfigError(f"constraints: {texts!r} is no list of conditions", "write constraints: ['a < b']")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container the user may have a number only
+        return "unknown"
 
 
 def _fits(space: SearchSpace, entry: Params) -> bool:

@@ -73,12 +73,14 @@ def _read(tracking_uri: str, experiment: str, metric: str) -> JsonObject:
     while len(found) < _MOST_RUNS:
         page = client.search_runs([held.experiment_id], max_results=_PAGE, page_token=token)
         for run in page:
-            seen.update(run.data.metrics)
-            tags, value = run.data.tags, run.data.metrics.get(metric)
+            tags = run.data.tags
+            names = json.loads(tags.get("hpt.names", "{}"))
+            metrics = {names.get(key, key): figure for key, figure in run.data.metrics.items()}
+            seen.update(metrics)
+            value = metrics.get(metric)
             if "hpt.uid" in tags and ("hpt.trial" not in tags or tags["hpt.worker_kind"] in ("fresh_seed", "holdout")):
                 continue  # a study, a decision, a final run: no trial
             if run.info.status == "FINISHED" and value is not None and math.isfinite(value):
-                names = json.loads(tags.get("hpt.names", "{}"))
                 found.append(({names.get(key, key): text for key, text in run.data.params.items()}, value))
             elif run.info.status != "RUNNING":
                 without += 1

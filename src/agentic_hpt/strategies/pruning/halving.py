@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentic_hpt.fidelity import Halving, Rung, rung_of, rung_steps, steps_done
+from agentic_hpt.fidelity import Halving, Rung, ends_at, rung_of, rung_steps, steps_done
 from agentic_hpt.records import Goal, Report
 
 
@@ -51,10 +51,20 @@ class AsyncHalving:
         return not goes_on
 
     def ended(self, trial: int, complete: bool) -> None:
-        """Learn that a trial ended: the first complete ones say where the rungs are."""
-        if not complete or not self._curves.get(trial):
+        """Learn that a trial ended: the first complete ones say where the rungs are.
+
+        One that ended at a rung did not go on from there, whatever was said: a resumed study is told of trials in the
+        order of their numbers, which need not be that in which they came.
+        """
+        curve = self._curves.get(trial)
+        if not curve:
             return
-        self._lengths[trial] = steps_done(self._curves[trial])
+        if not complete:
+            for steps, (_, passed) in self._rungs.items():
+                if trial in passed and ends_at(curve, steps):
+                    passed.discard(trial)
+            return
+        self._lengths[trial] = steps_done(curve)
         found = rung_steps([self._lengths[t] for t in sorted(self._lengths)], self._halving)
         if found != tuple(self._rungs):
             rungs = (rung_of(self._curves, steps) for steps in found)
