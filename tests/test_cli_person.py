@@ -192,6 +192,7 @@ def tune(home: Path, chat: ScriptedChatModel | str, leave_after: int | None = No
         budget=hpt.Budget(trials=12),
         coordinator=chat,
         fresh_seeds=0,
+        trials_per_round=4,
         executor="inline",
         mlflow={"enabled": False},
         approver=approver,

@@ -22,7 +22,7 @@ from agentic_hpt.coordinator import LlmCoordinator
 from agentic_hpt.coordinator.evidence import describe_progress
 from agentic_hpt.coordinator.prompts import ask_question
 from agentic_hpt.protocols import Situation
-from agentic_hpt.records import Budget, DecisionRecord, ModelCall, Note, Usage
+from agentic_hpt.records import Budget, DecisionRecord, Insights, Interaction, ModelCall, Note, Usage
 from agentic_hpt.space import Choice, Float, SearchSpace
 from agentic_hpt.testing import Answer, ScriptedChatModel, decide
 from situations import NEW, PLATEAU, flat, situation, trial
@@ -563,7 +563,9 @@ def test_for_a_small_context_the_question_is_cut_and_conclusions_stay() -> None:
 
 def test_under_auto_the_rules_workers_share_what_the_models_leave_of_the_round() -> None:
     values = [0.5 + 0.003 * (i % 7) for i in range(30)]
-    now = situation(values, strategy="auto", round=2)
+    insights = Insights({"rate": 0.6, "layers": 0.4}, (Interaction("layers", "rate", 0.4, 0.05),), 30)
+    now = situation(values, strategy="auto", round=2, insights=insights)
+    now = replace(now, trials=tuple(replace(t, kind="joint") for t in now.trials))
 
     def spawned(answer: Answer) -> list[tuple[str, int]]:
         decision = asked(answer, now=now).decision

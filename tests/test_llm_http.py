@@ -256,6 +256,7 @@ def test_a_whole_study_under_a_model_behind_http(home: Path, tmp_path: Path) -> 
         "target": -1e-6,
         "space": {"x": {"float": [0.0, 10.0]}, "y": {"float": [0.0, 10.0]}},
         "budget": {"trials": 30},
+        "strategy": "per_parameter",
         "executor": "inline",
         "mlflow": {"enabled": False},
         "fresh_seeds": 1,

@@ -24,6 +24,7 @@ def run(home: Path, study: str, objective: Any = None, events: list[JsonObject] 
         study=study,
         home=home,
         budget=hpt.Budget(trials=12),
+        strategy="per_parameter",
         executor="inline",
         fresh_seeds=1,
         mlflow=mlflow,

@@ -37,6 +37,7 @@ def cheap(name: str, trials: int, **changes: object) -> dict[str, Any]:
         "metric": "score",
         "space": SPACE,
         "budget": {"trials": trials},
+        "trials_per_round": 3,
         **changes,
     }
 
