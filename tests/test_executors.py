@@ -547,6 +547,24 @@ def test_killing_the_fork_server_loses_the_trial_not_the_study(tmp_path):
         wait_until_gone(pid)
 
 
+def test_a_process_that_could_not_be_started_is_started_again(tmp_path, monkeypatch):
+    """As when the fork server was killed a moment ago."""
+    launch, refused = ProcessExecutor._launch, [EOFError(), ConnectionResetError()]
+
+    def refusing(self, job):
+        if refused:
+            raise refused.pop()
+        return launch(self, job)
+
+    monkeypatch.setattr(ProcessExecutor, "_launch", refusing)
+    outcome = go(ProcessExecutor(FunctionObjective(jobs.nothing), "accuracy", 1), job(tmp_path))[0]
+    assert outcome.state is TrialState.COMPLETE
+    refused.extend([EOFError()] * 10)
+    outcome = go(ProcessExecutor(FunctionObjective(jobs.nothing), "accuracy", 1), job(tmp_path))[0]
+    assert outcome.failure is FailureKind.LOST_WORKER
+    assert "could not be started: EOFError()" in outcome.message
+
+
 def test_an_inline_trial_leaves_the_event_loop_free(tmp_path):
     """The trial waits for what only the loop can give it."""
 

@@ -28,6 +28,9 @@ from agentic_hpt.records import Job, Outcome, Report
 
 __all__ = ["ProcessExecutor"]
 
+_STARTS = 4
+_START_PAUSE = 0.25
+"""A fork server that was killed takes a moment to be gone; until then a process can't be started."""
 _GRACE = 2.0
 """Seconds that a process gets to end by itself after its answer, or after SIGTERM."""
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -97,10 +100,15 @@ class ProcessExecutor:
 
     async def _attempt(self, job: Job, on_report: Callable[[Report], bool], stop: asyncio.Future[None]) -> Outcome:
         loop = asyncio.get_running_loop()
-        try:
-            process, channel = await loop.run_in_executor(self._threads, self._launch, job)
-        except (OSError, EOFError) as error:
-            return Outcome.failed(FailureKind.LOST_WORKER, f"the trial's process could not be started: {error!r}")
+        for left in reversed(range(_STARTS)):
+            try:
+                process, channel = await loop.run_in_executor(self._threads, self._launch, job)
+                break
+            except (OSError, EOFError) as error:
+                if not left:
+                    text = f"the trial's process could not be started: {error!r}"
+                    return Outcome.failed(FailureKind.LOST_WORKER, text)
+                await asyncio.sleep(_START_PAUSE)
         started = time.monotonic()
         pid = process.pid
         assert pid is not None, "the process has been started"
