@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from operator import itemgetter
@@ -12,7 +12,7 @@ from typing import Literal
 from agentic_hpt.constraints import Condition
 from agentic_hpt.errors import FailureKind
 from agentic_hpt.pareto import Frame, front
-from agentic_hpt.shrinkage import Prior, pooled
+from agentic_hpt.shrinkage import Pooled, Prior, pooled
 
 ParamValue = bool | int | float | str | None
 Params = Mapping[str, ParamValue]
@@ -285,7 +285,7 @@ class Goal:
         """
         trials = list(trials)
         runs = self._repeated(trials)
-        noise = pooled([t.values[self.metric] for t in same] for same in runs.values())
+        noise = self._noise(runs)
         if noise is None or not noise.sd:
             return self.estimates(trials)
         sign = -1.0 if self.direction == "maximize" else 1.0
@@ -295,6 +295,13 @@ class Goal:
         single = [loss for number, loss in losses.items() if number not in counts]
         prior = Prior.of([*single, *(means[same[0].id] for same in runs.values())], noise.sd)
         return {i: sign * prior.estimate(means.get(i, loss), counts.get(i, 1)) for i, loss in losses.items()}
+
+    def noise(self, trials: Iterable[Trial]) -> Pooled | None:
+        """Give the SD within the configurations that a `repeat` ran again; `None` where none was."""
+        return self._noise(self._repeated(list(trials)))
+
+    def _noise(self, runs: Mapping[ConfigurationKey, Sequence[Trial]]) -> Pooled | None:
+        return pooled([t.values[self.metric] for t in same] for same in runs.values())
 
     def _repeated(self, trials: list[Trial]) -> dict[ConfigurationKey, list[Trial]]:
         repeats = [t.params for t in trials if t.kind == "repeat" and self.value(t) is not None]

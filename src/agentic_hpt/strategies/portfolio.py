@@ -6,8 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from agentic_hpt.records import Arm, ConfigurationKey, Goal, Trial, configuration_key
-from agentic_hpt.shrinkage import pooled
+from agentic_hpt.records import Arm, Goal, Trial
 from agentic_hpt.space import Choice, SearchSpace
 from agentic_hpt.strategies.history import of_arm
 
@@ -84,13 +83,7 @@ def stalled(trials: Sequence[Trial], gained: Collection[int]) -> bool:
 def _least_gain(goal: Goal, trials: Sequence[Trial], losses: Sequence[float]) -> float:
     if not losses:
         return 0.0
-    runs: dict[ConfigurationKey, list[float]] = {}
-    if goal.merges is None and any(t.kind == "repeat" for t in trials):
-        for trial in trials:
-            value = goal.value(trial)
-            if value is not None:
-                runs.setdefault(configuration_key(trial.params), []).append(value)
-    noise = pooled(runs.values())
+    noise = goal.noise(trials) if goal.merges is None else None
     return max(noise.sd if noise is not None else 0.0, _LEAST_GAIN * (median(losses[:_FIRST]) - min(losses)))
 
 
