@@ -23,7 +23,7 @@ from agentic_hpt.executors.inline import InlineExecutor
 from agentic_hpt.executors.processes import ProcessExecutor
 from agentic_hpt.objectives.function import FunctionObjective
 from agentic_hpt.protocols import Executor
-from agentic_hpt.records import Job, Outcome, Report, TrialState
+from agentic_hpt.records import Job, Limits, Outcome, Report, TrialState
 
 # For scripts that run these functions: the paths of this process, this folder among them.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -37,7 +37,16 @@ def build(kind: str, function: Callable[..., object], final: Callable[..., objec
 def job(folder: Path, params: dict | None = None, *, trial: int = 3, final=False, time_limit=None) -> Job:
     home = folder / str(trial)
     return Job(
-        "study", trial, 1, params or {}, 11, "w", str(home / "artifacts"), str(home / "checkpoints"), final, time_limit
+        "study",
+        trial,
+        1,
+        params or {},
+        11,
+        "w",
+        str(home / "artifacts"),
+        str(home / "checkpoints"),
+        final,
+        Limits(seconds=time_limit),
     )
 
 

@@ -716,19 +716,21 @@ def test_a_discarded_study_leaves_nothing_and_takes_nothing_else(home: Home) -> 
 
 
 @pytest.mark.parametrize("create", [True, False])
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_a_store_of_an_older_version_is_brought_up_and_loses_nothing(home: Home, create: bool, version: int) -> None:
     ledger = home.open()
     run(ledger)
     ledger.record_decision(decision(1))
-    for table in ("hpt_notes", "hpt_evidence", "hpt_earlier", "hpt_revisions")[version - 1 :]:
+    tables = {"hpt_notes": 2, "hpt_evidence": 3, "hpt_earlier": 4, "hpt_revisions": 4, "hpt_drivers": 5}
+    columns = {"trials continues": 4, "trials source": 4, "attempts epoch": 5, "attempts message": 5}
+    for table in (name for name, since in tables.items() if version < since):
         home.sql(f"drop table {table}")
-    for column in ("continues", "source"):
-        home.sql(f"alter table hpt_trials drop column {column}")
+    for table, column in (name.split() for name, since in columns.items() if version < since):
+        home.sql(f"alter table hpt_{table} drop column {column}")
     home.sql(f"update hpt_meta set value = '{version}' where key = 'schema_version'")
     home.close()
     store = LedgerStore(home.url, create=create)
-    assert home.sql("select value from hpt_meta where key = 'schema_version'") == [("4",)]
+    assert home.sql("select value from hpt_meta where key = 'schema_version'") == [("5",)]
     assert home.sql("select count(*) from hpt_notes") == [(0,)]
     again = store.open_study(home.row, budget=BUDGET, seed=7)
     assert [(t.id, t.continues, t.source) for t in again.trials()] == [(0, None, "")]
@@ -753,11 +755,11 @@ def test_which_stopped_trial_one_goes_on_from_is_kept(home: Home) -> None:
 
 
 def test_a_newer_store_is_refused_and_left_alone(home: Home) -> None:
-    home.sql("update hpt_meta set value = '5' where key = 'schema_version'")
+    home.sql("update hpt_meta set value = '6' where key = 'schema_version'")
     home.close()
     before = home.path.read_bytes()
     for open_ in (lambda: LedgerStore(home.url), lambda: open_outbox(home.url, home.row.uid)):
-        with pytest.raises(StoreVersionError, match=r"store version 5; this agentic-hpt reads up to 4") as caught:
+        with pytest.raises(StoreVersionError, match=r"store version 6; this agentic-hpt reads up to 5") as caught:
             open_()
         assert caught.value.exit_code == 2
         assert "upgrade" in caught.value.hint

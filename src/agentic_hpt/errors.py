@@ -53,9 +53,14 @@ class FailureKind(StrEnum):
     INVALID_OUTPUT = "invalid_output"
     """The objective returned nothing, not a number, or not the declared metric."""
     LOST_WORKER = "lost_worker"
-    """The trial's process was killed from outside."""
+    """The trial's process or its node was lost, again and again: each time it was tried anew, up to the limit."""
     CANCELLED = "cancelled"
     """The study's time budget ended while the trial ran."""
+
+    @property
+    def infrastructure(self) -> bool:
+        """Whether it says nothing of the configuration: no sampler and no evidence learns from it."""
+        return self in (FailureKind.LOST_WORKER, FailureKind.CANCELLED)
 
 
 class HptError(Exception):

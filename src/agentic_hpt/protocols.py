@@ -255,6 +255,12 @@ class Ledger(Protocol):
     def start(self, number: int) -> Trial:
         """Open a new attempt of a reserved trial and give the trial with its attempt number."""
 
+    def lose(self, number: int, attempt: int, message: str) -> int:
+        """Close an attempt whose worker was lost, and why; the trial stays open for another one.
+
+        Gives how many of the trial's attempts were lost so. Raises `LedgerError` like `finish`.
+        """
+
     def finish(self, number: int, attempt: int, outcome: Outcome) -> Trial:
         """Close a trial with its reports and its outbox entry in one transaction.
 

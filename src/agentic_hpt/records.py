@@ -552,6 +552,20 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What one trial may use. A trial beyond `seconds` or `memory_mb` is killed with all that it started."""
+
+    seconds: float | None = None
+    """Of wall time, for each attempt."""
+    memory_mb: float | None = None
+    """Of resident memory in MiB, of the trial's process and its descendants together."""
+    threads: int = 1
+    """Of the numeric libraries; on a cluster also the CPUs that a trial takes."""
+    gpus: float = 0.0
+    """How many GPUs a trial takes; a part of one below 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What an executor gets: one attempt of one trial. Paths are absolute."""
 
@@ -565,12 +579,13 @@ class Job:
     checkpoint_dir: str
     final: bool = False
     """Train the final model: also score the holdout, and leave the model under `artifact_dir`."""
-    time_limit: float | None = None
-    """Seconds of wall time; the trial is killed when they are over."""
+    limits: Limits = Limits()
     objectives: tuple[str, ...] = ()
     """The metrics beside the first one that a trial of the search must have."""
     measured: tuple[str, ...] = ()
     """The metrics to measure: `seconds` and `memory_mb` are, unless the objective gives them itself."""
+    lease: float = 30.0
+    """Seconds without a sign of life of the attempt's worker after which it counts as lost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,9 +93,41 @@ class MlflowConfig(Strict):
 
 
 class LimitsConfig(Strict):
-    """Limits of one trial."""
+    """What one trial may use; see `records.Limits`."""
 
     seconds: float | None = Field(None, gt=0)
+    memory_mb: float | None = Field(None, gt=0)
+    threads: int = Field(1, ge=1, le=1024)
+    gpus: float = Field(0.0, ge=0, le=64)
+
+    @model_validator(mode="after")
+    def _shares(self) -> LimitsConfig:
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ValueError(f"gpus: {self.gpus}: give a part of one GPU (0.5, say) or a whole number of them")
+        return self
+
+
+class FailuresConfig(Strict):
+    """What happens when workers are lost, and when trials fail alike again and again."""
+
+    attempts: int = Field(3, ge=1, le=100)
+    """How often a trial is tried when its worker is lost (killed from outside, node gone, no sign of life)."""
+    lease_seconds: float = Field(30.0, ge=1)
+    """After so many seconds without a sign of life a trial's worker counts as lost, and so does a study's driver."""
+    same: int = Field(5, ge=2)
+    """After so many failures in a row with the same text, and no complete trial ever, the study stops; after three
+    times as many where trials were complete before."""
+
+
+class RayConfig(Strict):
+    """Where `executor: ray` runs trials; what each takes of the cluster stands under `limits`."""
+
+    address: str | None = None
+    """`auto` for this node's cluster, `host:port` or `ray://host:port`; by default a new one on this machine."""
+    env: dict[str, str] = Field(default_factory=dict)
+    """Environment variables of the trials; those of the driver do not go along."""
+    working_dir: str | None = None
+    """A folder that Ray copies to the nodes; by default none: the code is on them already, at the same place."""
 
 
 class PruningConfig(Strict):

@@ -14,12 +14,14 @@ from agentic_hpt.config.constraining import sorted_constraints
 from agentic_hpt.config.keys import (
     BudgetConfig,
     CoordinatorConfig,
+    FailuresConfig,
     JobField,
     LimitsConfig,
     MlflowConfig,
     ObjectiveConfig,
     OptunaSource,
     PruningConfig,
+    RayConfig,
     SpaceField,
     StopConfig,
     Strict,
@@ -45,6 +47,7 @@ from agentic_hpt.records import (
     ConfigurationKey,
     Goal,
     JsonObject,
+    Limits,
     Params,
     ParamValue,
     Stop,
@@ -83,7 +86,7 @@ class StudyConfig(Strict):
     """How many trials a round has; by default eight or two a slot, or three a parameter for `per_parameter`."""
     parallel: int | None = Field(None, ge=1, le=4096)
     """Trials at once; by default the number of cores for `processes`, one for `inline`."""
-    executor: Literal["inline", "processes"] = "processes"
+    executor: Literal["inline", "processes", "ray"] = "processes"
     coordinator: CoordinatorConfig = CoordinatorConfig()
     pruner: Literal["median", "asha", "none"] = "median"
     """`median` stops a trial whose reports are worse than the median of the earlier ones at the same step; `asha` one
@@ -91,6 +94,8 @@ class StudyConfig(Strict):
     minutes are the only budget, `asha` is the default."""
     pruning: PruningConfig = PruningConfig()
     limits: LimitsConfig = LimitsConfig()
+    failures: FailuresConfig = FailuresConfig()
+    ray: RayConfig = RayConfig()
     fresh_seeds: int = Field(3, ge=0, le=100)
     """How many new seeds the winner is retrained with at the end."""
     finalists: int | None = Field(None, ge=1, le=10)
@@ -188,6 +193,11 @@ class StudyConfig(Strict):
     def stop_rule(self) -> Stop | None:
         """What ends the search before its budget, as a plain record."""
         return Stop(**self.stop.model_dump()) if self.stop is not None else None
+
+    @property
+    def limits_of_trial(self) -> Limits:
+        """What one trial may use, as a plain record."""
+        return Limits(**self.limits.model_dump())
 
     @property
     def limits_of_study(self) -> Budget:

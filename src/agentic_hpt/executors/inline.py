@@ -38,7 +38,7 @@ class InlineExecutor:
         loop = asyncio.get_running_loop()
         stop = threading.Event()
         self._stopping.add(stop)
-        send = _Sender(loop, stop, on_report, job.time_limit)
+        send = _Sender(loop, stop, on_report, job.limits.seconds)
         running = loop.run_in_executor(self._thread, run_objective, self._objective, job, self._metric, send)
         try:
             outcome = await asyncio.shield(running)

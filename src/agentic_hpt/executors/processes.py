@@ -114,7 +114,7 @@ class ProcessExecutor:
         assert pid is not None, "the process has been started"
         watch = Watch(channel, process.sentinel, on_report)
         try:
-            await _first(watch.ended, stop, timeout=job.time_limit)
+            await _first(watch.ended, stop, timeout=job.limits.seconds)
             timed_out = not watch.ended.done() and not stop.done()
             if timed_out:
                 _terminate(pid, signal.SIGTERM)
@@ -134,7 +134,7 @@ class ProcessExecutor:
         if stop.done():
             kind, message = FailureKind.CANCELLED, "the executor was closed while the trial ran"
         elif timed_out:
-            kind, message = FailureKind.TIMEOUT, f"the trial exceeded its time limit of {job.time_limit:g} s"
+            kind, message = FailureKind.TIMEOUT, f"the trial exceeded its time limit of {job.limits.seconds:g} s"
         else:
             kind, message = _death(code, orphaned)
             message = _with_log(message, Path(job.artifact_dir) / child.OUTPUT_LOG)

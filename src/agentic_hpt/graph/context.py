@@ -226,7 +226,8 @@ class StudyParts:
             artifact_dir=str(folder),
             checkpoint_dir=str(self.artifacts / "trials" / f"{first.id:05d}" / "checkpoint"),
             final=final,
-            time_limit=self.config.limits.seconds,
+            limits=self.config.limits_of_trial,
+            lease=self.config.failures.lease_seconds,
             objectives=tuple(o.metric for o in self.config.goal.others),
             measured=self.config.measured,
         )

@@ -34,15 +34,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.schema import CreateColumn
 
 from agentic_hpt.errors import LedgerError, StoreVersionError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """1: the first. 2: the table of notes. 3: the table of evidence. 4: a trial's `continues` and `source`; the tables of
-earlier studies and of revisions."""
+earlier studies and of revisions. 5: an attempt's `epoch` and `message`; the table of drivers."""
 
 metadata = MetaData()
 
@@ -97,8 +98,29 @@ attempts = Table(
     Column("started", Float, nullable=False),
     Column("ended", Float),
     Column("state", String(20), nullable=False),
+    Column("epoch", Integer, nullable=False, server_default="0"),
+    Column("message", Text),
 )
-"""`state`: running, a trial's final state, or `lost` (its driver was killed or stopped; the trial runs again)."""
+"""`state`: running, a trial's final state, or `lost`; then `message` says why, unless it was the driver that went.
+`epoch`: of the driver that started it; see `drivers`."""
+
+drivers = Table(
+    "hpt_drivers",
+    metadata,
+    Column("study", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", Integer, nullable=False),
+    Column("written", Integer, nullable=False),
+    Column("beat", Integer, nullable=False),
+    Column("beaten", Float, nullable=False),
+    Column("held", Integer, nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("born", Float, nullable=False),
+)
+"""Which process drives a study. `epoch` is the fencing token: it grows with every driver, and every write of one with a
+smaller epoch is refused. `written` counts the driver's transactions, so that one whose answer was lost with the
+connection is known to have gone through or not. `beat` grows while the driver lives, `beaten` is when (by the
+database's clock); `host`, `pid` and `born` (when the process began) tell whether a driver on this machine is dead."""
 
 reports = Table(
     "hpt_reports",
@@ -208,12 +230,8 @@ def open_engine(url: str, *, create: bool) -> Engine:
                 raise LedgerError(f"{path} holds no agentic-hpt ledger", "check --home")
             version = int(connection.execute(select(meta.c.value).where(meta.c.key == "schema_version")).scalar_one())
             if version < SCHEMA_VERSION:
-                for table in (notes, evidence, earlier, revisions)[version - 1 :]:
-                    table.create(connection)
-                for column in (trials.c.continues, trials.c.source):  # all older versions lack both
-                    connection.exec_driver_sql(f"ALTER TABLE {trials.name} ADD COLUMN {column.name} {column.type}")
+                _migrate(connection, version)
                 version = SCHEMA_VERSION
-                connection.execute(update(meta).where(meta.c.key == "schema_version").values(value=str(version)))
     except DatabaseError as error:
         engine.dispose()
         raise LedgerError(f"the ledger {path} can't be read: {error.orig}", "check the file and its folder") from None
@@ -224,6 +242,23 @@ def open_engine(url: str, *, create: bool) -> Engine:
             "upgrade agentic-hpt, or use another --home",
         )
     return engine
+
+
+_TABLES_SINCE: tuple[tuple[int, Table], ...] = ((2, notes), (3, evidence), (4, earlier), (4, revisions), (5, drivers))
+_COLUMNS_SINCE = ((4, trials.c.continues), (4, trials.c.source), (5, attempts.c.epoch), (5, attempts.c.message))
+
+
+def _migrate(connection: Connection, version: int) -> None:
+    """Bring a store of an older version up to this one, all or nothing."""
+    for since, table in _TABLES_SINCE:
+        if version < since:
+            table.create(connection)
+    for since, column in _COLUMNS_SINCE:
+        if version < since:
+            definition = CreateColumn(column).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
+    new = update(meta).where(meta.c.key == "schema_version").values(value=str(SCHEMA_VERSION))
+    connection.execute(new)
 
 
 @contextmanager

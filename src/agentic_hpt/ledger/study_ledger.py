@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 
-from sqlalchemy import Connection, Engine, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Engine, Row, bindparam, func, insert, select, update
 
 from agentic_hpt.errors import FailureKind, LedgerError
 from agentic_hpt.ledger.revising import add_revision, as_now, revisions_of
@@ -40,6 +40,7 @@ _END_ATTEMPT = (
     )
     .values(state=bindparam("ended_as"), ended=bindparam("now"))
 )
+_LOSE_ATTEMPT = _END_ATTEMPT.values(message=bindparam("why"))
 _SET_ATTEMPT = (
     update(trials)
     .where(trials.c.study == bindparam("of_study"), trials.c.number == bindparam("of_number"))
@@ -185,16 +186,28 @@ class StudyLedger(StudyLog):
         self._keep(trial)
         return trial
 
+    def lose(self, number: int, attempt: int, message: str) -> int:
+        """Close an attempt whose worker was lost, and why; the trial stays open for another one.
+
+        Gives how many of the trial's attempts were lost so. Raises `LedgerError` like `finish`.
+        """
+        self._check_open(number, attempt)
+        at = {"of_study": self._study, "of_number": number, "of_attempt": attempt}
+        lost = (
+            select(func.count())
+            .select_from(attempts)
+            .where(attempts.c.study == self._study, attempts.c.number == number, attempts.c.message.is_not(None))
+        )
+        with transaction(self._engine) as connection:
+            connection.execute(_LOSE_ATTEMPT, {**at, "ended_as": "lost", "now": time.time(), "why": message})
+            return connection.execute(lost).scalar_one()
+
     def finish(self, number: int, attempt: int, outcome: Outcome) -> Trial:
         """Close a trial with its reports and its outbox entry in one transaction.
 
         Raises `LedgerError` when the trial is finished already or `attempt` is not its newest.
         """
-        held = self.trial(number)
-        if held.finished:
-            raise LedgerError(f"trial {number} is {held.state} already; a second answer is refused")
-        if held.attempt != attempt or attempt == 0:
-            raise LedgerError(f"an answer for attempt {attempt} of trial {number} is refused: it is at {held.attempt}")
+        held = self._check_open(number, attempt)
         trial = replace(
             held,
             state=outcome.state,
@@ -269,6 +282,15 @@ class StudyLedger(StudyLog):
             self._assigned.setdefault((trial.round, trial.kind, trial.worker), []).append(trial.id)
             self._counted += trial.counted
         self._trials[trial.id] = trial
+
+    def _check_open(self, number: int, attempt: int) -> Trial:
+        """Give the trial whose newest attempt this is. Raises `LedgerError` when it is finished, or at another one."""
+        held = self.trial(number)
+        if held.finished:
+            raise LedgerError(f"trial {number} is {held.state} already; a second answer is refused")
+        if held.attempt != attempt or attempt == 0:
+            raise LedgerError(f"an answer for attempt {attempt} of trial {number} is refused: it is at {held.attempt}")
+        return held
 
     def _attempt(self, trial: Trial) -> dict[str, object]:
         key = {"study": self._study, "number": trial.id, "attempt": trial.attempt}

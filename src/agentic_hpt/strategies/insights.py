@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from agentic_hpt.errors import FailureKind
 from agentic_hpt.records import Goal, Insights, Interaction, ParamValue, Trial, TrialState
 from agentic_hpt.space import SearchSpace
 from agentic_hpt.strategies.acquisition import quasi_random
@@ -34,7 +33,6 @@ _SHARE = 0.05
 """A pair interacts if it surely explains so much of the variance that its parameters don't."""
 _POOR, _POOR_SD = 1.0, 0.5
 """What a trial without a value counts as, in standard deviations above the mean loss."""
-_NOT_THE_REGIONS_FAULT = (FailureKind.LOST_WORKER, FailureKind.CANCELLED)
 
 
 def insights_of(space: SearchSpace, goal: Goal, trials: Sequence[Trial]) -> Insights:
@@ -151,7 +149,7 @@ def _held(space: SearchSpace, trials: Sequence[Trial], varying: NDArray[np.intp]
 def _tells(goal: Goal, trial: Trial) -> bool:
     """Say whether a trial tells of the space: it has a value, or it was too poor to get one."""
     if trial.state is TrialState.FAILED:
-        return trial.failure not in _NOT_THE_REGIONS_FAULT
+        return not (trial.failure and trial.failure.infrastructure)
     return trial.state is TrialState.PRUNED or goal.value(trial) is not None
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agentic_hpt.errors import FailureKind
 from agentic_hpt.records import Goal, Trial, TrialState
 from agentic_hpt.strategies.encoding import Encoding
 
@@ -16,7 +15,6 @@ Floats = NDArray[np.float64]
 
 MOST = 160
 """So many trials are looked at: with more, a proposal's time would grow with the study."""
-_NOT_THE_REGIONS_FAULT = (FailureKind.LOST_WORKER, FailureKind.CANCELLED)
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def observed(
         elif trial.id in finals and several == 1:
             value, sd = finals[trial.id]
             kept.append((trial, (goal.objectives[0].loss(value),), sd, unknown))
-        elif trial.state is TrialState.FAILED and trial.failure not in _NOT_THE_REGIONS_FAULT:
+        elif trial.state is TrialState.FAILED and not (trial.failure and trial.failure.infrastructure):
             failed.append(trial)
     table = np.array([losses for _, losses, _, _ in kept], dtype=float).reshape(len(kept), several)
     which = _representative(table, most)

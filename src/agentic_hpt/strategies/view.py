@@ -16,14 +16,11 @@ from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import Trial as OptunaTrial
 from optuna.trial import TrialState as OptunaState
 
-from agentic_hpt.errors import FailureKind
 from agentic_hpt.records import Goal, Params, ParamValue, Trial, TrialState
 from agentic_hpt.space import Choice, Float, Int, Parameter, SearchSpace
 from agentic_hpt.strategies.history import Window
 
 Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
-
-_NOT_THE_REGIONS_FAULT = (FailureKind.LOST_WORKER, FailureKind.CANCELLED)
 
 
 class _Sampler(optuna.samplers.TPESampler):
@@ -137,7 +134,7 @@ class SamplerView:
         reports: dict[int, float] = {}
         if trial.state is TrialState.PRUNED and not self._goal.several:  # Optuna ranks reports by one direction only
             reports = {r.step: r.metrics[self._goal.metric] for r in trial.reports if self._goal.metric in r.metrics}
-        elif trial.failure in _NOT_THE_REGIONS_FAULT:
+        elif trial.failure and trial.failure.infrastructure:
             return None
         return create_trial(
             state=OptunaState.PRUNED, params=params, distributions=distributions, intermediate_values=reports

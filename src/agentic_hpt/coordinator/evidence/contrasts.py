@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from agentic_hpt.errors import FailureKind
 from agentic_hpt.records import Goal, ParamValue, Range, Trial
 from agentic_hpt.space import Choice, Parameter, SearchSpace
 
@@ -25,7 +24,6 @@ _LEAST_FAILURES = 4
 _FAILURES_IN_REGION = 0.8
 _SUCCESSES_IN_REGION = 0.3
 _CHANCE = 0.05
-_NOT_THE_REGIONS_FAULT = (FailureKind.LOST_WORKER, FailureKind.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +126,7 @@ def shared_regions(
     The shortest range that holds 4 of 5 failures counts when at most 3 of 10 successes lie in it, and when so many
     failures would hardly lie there by chance.
     """
-    ours = _sample([t for t in failed if t.failure not in _NOT_THE_REGIONS_FAULT])
+    ours = _sample([t for t in failed if t.failure and not t.failure.infrastructure])
     complete = _sample(complete)
     if len(ours) < _LEAST_FAILURES or not complete:
         return []
