@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from postgres_server import PostgresServer
 
 # LangGraph and matplotlib read these when they are first imported, which a fixture would be too late for.
 os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"
@@ -33,3 +38,23 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def home(tmp_path: Path) -> Path:
     """A home that does not exist yet."""
     return tmp_path / "home"
+
+
+@pytest.fixture(scope="session")
+def _postgres_server() -> Iterator[PostgresServer]:
+    from postgres_server import PostgresServer, why_missing
+
+    missing = why_missing()
+    if missing is not None:
+        pytest.skip(missing)
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def postgres(_postgres_server: PostgresServer) -> PostgresServer:
+    """A PostgreSQL server that runs, one for all tests of a process; `url()` makes a database of one's own."""
+    _postgres_server.resume()
+    _postgres_server.start()
+    return _postgres_server
