@@ -6,13 +6,11 @@ import asyncio
 import json
 import multiprocessing
 import os
-import select
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,63 +20,8 @@ from agentic_hpt.errors import ConfigError, FailureKind
 from agentic_hpt.executors.inline import InlineExecutor
 from agentic_hpt.executors.processes import ProcessExecutor
 from agentic_hpt.objectives.function import FunctionObjective
-from agentic_hpt.protocols import Executor
-from agentic_hpt.records import Job, Limits, Outcome, Report, TrialState
-
-# For scripts that run these functions: the paths of this process, this folder among them.
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-
-
-def build(kind: str, function: Callable[..., object], final: Callable[..., object] | None = None) -> Executor:
-    objective = FunctionObjective(function, final)
-    return InlineExecutor(objective, "accuracy") if kind == "inline" else ProcessExecutor(objective, "accuracy", 2)
-
-
-def job(folder: Path, params: dict | None = None, *, trial: int = 3, final=False, time_limit=None) -> Job:
-    home = folder / str(trial)
-    return Job(
-        "study",
-        trial,
-        1,
-        params or {},
-        11,
-        "w",
-        str(home / "artifacts"),
-        str(home / "checkpoints"),
-        final,
-        Limits(seconds=time_limit),
-    )
-
-
-def go(executor: Executor, *jobs_: Job, on_report: Callable[[Report], bool] = lambda report: False) -> list[Outcome]:
-    async def main() -> list[Outcome]:
-        await executor.start()
-        try:
-            return [await executor.run(j, on_report) for j in jobs_]
-        finally:
-            await executor.close()
-
-    return asyncio.run(main())
-
-
-def gone(pid: int) -> bool:
-    """Say whether a process has ended; one that init has not reaped yet has."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-def wait_until_gone(pid: int) -> None:
-    """Return when a process has ended; the test's own time limit catches one that never does."""
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        select.select([fd], [], [])
-    finally:
-        os.close(fd)
+from agentic_hpt.records import Outcome, Report, TrialState
+from executor_runs import ENVIRONMENT, build, go, gone, job, wait_until_gone
 
 
 @pytest.fixture(params=["inline", "processes"])
@@ -560,10 +503,10 @@ def test_a_process_that_could_not_be_started_is_started_again(tmp_path, monkeypa
     """As when the fork server was killed a moment ago."""
     launch, refused = ProcessExecutor._launch, [EOFError(), ConnectionResetError()]
 
-    def refusing(self, job):
+    def refusing(self, *args):
         if refused:
             raise refused.pop()
-        return launch(self, job)
+        return launch(self, *args)
 
     monkeypatch.setattr(ProcessExecutor, "_launch", refusing)
     outcome = go(ProcessExecutor(FunctionObjective(jobs.nothing), "accuracy", 1), job(tmp_path))[0]

@@ -82,6 +82,9 @@ def test_reports_and_the_last_result_are_read_and_the_rest_is_logged(tmp_path):
         ("print('HPT {\"accuracy\": 1}'); raise SystemExit(3)", FailureKind.CRASH, ["exit code 3"]),
         ("import os; os.kill(os.getpid(), 11)", FailureKind.CRASH, ["SIGSEGV"]),
         ("import os; os.kill(os.getpid(), 9)", FailureKind.LOST_WORKER, ["SIGKILL"]),
+        ("raise SystemExit(137)", FailureKind.LOST_WORKER, ["SIGKILL"]),
+        ("bytearray(1 << 60)", FailureKind.OUT_OF_MEMORY, ["exit code 1", "MemoryError"]),
+        ("raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')", FailureKind.OUT_OF_MEMORY, ["2 GiB"]),
     ],
 )
 def test_failures_have_their_kind_and_say_why(tmp_path, program, failure, texts):

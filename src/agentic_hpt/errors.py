@@ -11,7 +11,9 @@ HptError
 ├── TransientError       nobody: it is tried again
 │   └── TrackerAway      ... MLflow did not answer; the ledger's records stand in
 ├── CoordinatorError     nobody: the rules decide instead
+├── SameFailure          the user mends the objective, and resumes the study
 └── LedgerError          the operator; the study stops cleanly, nothing is lost
+    ├── NoLedger         ... or nobody: no study was made there yet
     └── StoreVersionError  ... a store this version can't read     exit code 2
 
 Pruned                   not an error: control flow, raised by `trial.report`
@@ -28,7 +30,9 @@ __all__ = [
     "HptError",
     "LedgerError",
     "MissingExtra",
+    "NoLedger",
     "Pruned",
+    "SameFailure",
     "SpaceError",
     "StoreVersionError",
     "StudyBusy",
@@ -37,7 +41,18 @@ __all__ = [
     "TrackerAway",
     "TransientError",
     "TrialFailure",
+    "tells_out_of_memory",
 ]
+
+
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "CUDA out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "RESOURCE_EXHAUSTED: Out of memory",
+)
+"""What PyTorch, cuBLAS, cuDNN and JAX say."""
 
 
 class FailureKind(StrEnum):
@@ -61,6 +76,11 @@ class FailureKind(StrEnum):
     def infrastructure(self) -> bool:
         """Whether it says nothing of the configuration: no sampler and no evidence learns from it."""
         return self in (FailureKind.LOST_WORKER, FailureKind.CANCELLED)
+
+
+def tells_out_of_memory(text: str) -> bool:
+    """Say whether a library's error says that memory was short, the machine's or a GPU's."""
+    return any(words in text for words in _OUT_OF_MEMORY)
 
 
 class HptError(Exception):
@@ -133,8 +153,16 @@ class CoordinatorError(HptError):
     """A decision could not be had from the model."""
 
 
+class SameFailure(HptError):
+    """Trials fail alike again and again: the study stops, so that its budget is not burnt."""
+
+
 class LedgerError(HptError):
     """The ledger could not be read or written, or a write broke its rules."""
+
+
+class NoLedger(LedgerError):
+    """There is no ledger in this home or database."""
 
 
 class StoreVersionError(LedgerError):

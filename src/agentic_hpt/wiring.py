@@ -248,7 +248,7 @@ def _executor(config: StudyConfig, objective: Objective) -> Executor:
         return InlineExecutor(objective, config.goal.metric)
     from agentic_hpt.executors.processes import ProcessExecutor
 
-    return ProcessExecutor(objective, config.goal.metric, config.slots)
+    return ProcessExecutor(objective, config.goal.metric, config.slots, gpus=config.limits.gpus)
 
 
 def _early_stopping(config: StudyConfig, earlier: Sequence[Trial]) -> EarlyStopping:

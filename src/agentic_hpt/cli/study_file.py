@@ -90,8 +90,15 @@ executor: processes
 # Trials at once. By default the number of cores.
 #parallel: 2
 
-# Limits of one trial, in seconds of wall time.
-#limits: {seconds: 600}
+# What one trial may use (docs/limits.md): seconds of wall time; MiB of memory, with all that it starts; threads of the
+# numeric libraries (1 by default); GPUs, whole ones or a part of one. Beyond seconds or memory it is ended, as failed.
+#limits: {seconds: 600, memory_mb: 4000, threads: 1, gpus: 0.5}
+
+# A trial whose process is killed from outside, or gives no sign of life for lease_seconds, is tried again, `attempts`
+# times in all. After `same` failures in a row with the same text, and nothing that ever worked, the study stops, until
+# it is resumed; where trials worked before, after three times as many and once more with one of those
+# (docs/resuming.md).
+failures: {attempts: 3, lease_seconds: 30, same: 5}
 
 # Which trials stop early. median: those whose reports are worse than the median of the earlier ones at the same step;
 # asha: all but the best third where steps are compared, and who is among the best later goes on then; or none.

@@ -100,6 +100,12 @@ class LimitsConfig(Strict):
     threads: int = Field(1, ge=1, le=1024)
     gpus: float = Field(0.0, ge=0, le=64)
 
+    @property
+    def of_processes(self) -> str:
+        """The first key that asks for what only a process of its own can be held to; empty when there is none."""
+        fields = LimitsConfig.model_fields
+        return next((key for key in ("memory_mb", "threads", "gpus") if getattr(self, key) != fields[key].default), "")
+
     @model_validator(mode="after")
     def _shares(self) -> LimitsConfig:
         if self.gpus > 1 and self.gpus != int(self.gpus):

@@ -163,6 +163,11 @@ class StudyConfig(Strict):
                 f"parallel: {self.parallel} does not go with executor: inline, which runs one trial at a time; "
                 "set parallel: 1 or executor: processes"
             )
+        if self.executor == "inline" and (asked := self.limits.of_processes):
+            raise ValueError(
+                f"limits.{asked} does not go with executor: inline, where a trial has no process of its own; "
+                "take it away or set executor: processes"
+            )
         _configurations(self.space, self.initial)
         return self
 

@@ -11,10 +11,11 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping
-from multiprocessing import connection, parent_process
+from multiprocessing import connection, forkserver, parent_process
 from pathlib import Path
 
 from agentic_hpt.errors import FailureKind
+from agentic_hpt.executors import kin
 from agentic_hpt.executors.handle import explain, run_objective
 from agentic_hpt.records import Job, JsonObject, Outcome, Report, TrialState
 
@@ -29,20 +30,23 @@ def main(channel: socket.socket, payload: bytes, metric: str, job: Job, environm
 
     Each report is answered with one byte, `GO_ON` or `STOP`. `environment` replaces the fork server's own.
     """
+    me = os.getpid()
     os.setsid()
-    threading.Thread(target=_die_with_driver, daemon=True).start()
+    kin.take_in(environment[kin.VARIABLE])
+    _leave_server()
+    if (driver := parent_process()) is not None:
+        threading.Thread(target=_die_with, args=(driver.sentinel, os.fstat(driver.sentinel)), daemon=True).start()
     _reset_signals()
     _redirect_output(Path(job.artifact_dir))
     os.environ.clear()
     os.environ.update(environment)
-    if "torch" in sys.modules:  # forked with torch loaded: it read the server's environment, not this one
-        sys.modules["torch"].set_num_threads(int(environment.get("OMP_NUM_THREADS", "1")))
+    _set_threads(job, environment)
 
     def send(report: Report) -> bool:
         _write(channel, {"step": report.step, "metrics": dict(report.metrics)})
         answer = channel.recv(1)
         if not answer:
-            _kill_group()
+            _end_all()
         return answer == STOP
 
     try:
@@ -52,8 +56,14 @@ def main(channel: socket.socket, payload: bytes, metric: str, job: Job, environm
             FailureKind.CRASH, f"the objective can't be rebuilt in a trial's process: {explain(error)}"
         )
     else:
+        _share_gpu(job)
         outcome = run_objective(objective, job, metric, send)
-    _write(channel, _outcome_json(outcome))
+    if os.getpid() != me:
+        os._exit(1)  # a fork of the trial's process that came back from the objective: the answer isn't its to give
+    try:
+        _write(channel, {**_outcome_json(outcome), "left": kin.left_running()})
+    except OSError as error:
+        sys.exit(f"the trial's connection to hpt is broken ({error}): did it close file descriptors of others?")
 
 
 def nothing() -> None:
@@ -110,12 +120,44 @@ def _reset_signals() -> None:
         signal.signal(signum, signal.SIG_DFL)
 
 
-def _die_with_driver() -> None:
-    driver = parent_process()
-    if driver is not None:
-        connection.wait([driver.sentinel])
-        _kill_group()
+def _leave_server() -> None:
+    """Let go of the driver's fork server: it must end with the driver, and what a trial forks must be its own."""
+    server = forkserver._forkserver
+    held: int | None = vars(server)["_forkserver_alive_fd"]
+    if held is not None:
+        os.close(held)
+        server.__init__()  # type: ignore[misc]
 
 
-def _kill_group() -> None:
+def _set_threads(job: Job, environment: Mapping[str, str]) -> None:
+    """Set the threads of libraries that are loaded already: they read the server's environment, not this one."""
+    threads = environment["OMP_NUM_THREADS"].split(",")[0]
+    if "torch" in sys.modules and threads.isdecimal():
+        sys.modules["torch"].set_num_threads(max(1, int(threads)))
+    if "numpy" in sys.modules and job.limits.threads > 1:
+        import threadpoolctl
+
+        threadpoolctl.threadpool_limits(job.limits.threads)
+
+
+def _share_gpu(job: Job) -> None:
+    """Bound torch's memory on a GPU that others use too, once it is used: asking for it now would take some of it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and 0 < job.limits.gpus < 1:
+        torch.cuda._lazy_call(lambda: torch.cuda.set_per_process_memory_fraction(job.limits.gpus))
+
+
+def _die_with(driver: int, held: os.stat_result) -> None:
+    connection.wait([driver])
+    try:
+        if not os.path.samestat(os.fstat(driver), held):
+            return
+    except OSError:
+        return  # it was the trial itself that closed it: the fork server sees to its end
+    _end_all()
+
+
+def _end_all() -> None:
+    """End this process and all that it started."""
+    kin.end_below(os.getpid())
     os.killpg(os.getpid(), signal.SIGKILL)

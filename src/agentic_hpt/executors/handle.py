@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import numbers
 import sys
@@ -13,14 +14,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import cast
 
-from agentic_hpt.errors import FailureKind, Pruned, TrialFailure
+from agentic_hpt.errors import FailureKind, Pruned, TrialFailure, tells_out_of_memory
 from agentic_hpt.protocols import Objective, TrialHandle
 from agentic_hpt.records import Job, Outcome, Params, Report
 
 __all__ = ["TrialContext", "run_objective"]
 
 _MESSAGE_LIMIT = 2000
-_OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory")
+_SHOWN = 200
 _REMEDY = "return the metric's number, or a mapping that holds each metric"
 
 
@@ -86,10 +87,13 @@ def run_objective(objective: Objective, job: Job, metric: str, send_report: Call
     except Pruned:
         outcome = Outcome.pruned()
     except TrialFailure as failure:
-        outcome = Outcome.failed(failure.kind, failure.message[-_MESSAGE_LIMIT:])
+        outcome = Outcome.failed(failure.kind, _maskable(failure.message, _MESSAGE_LIMIT)[-_MESSAGE_LIMIT:])
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # SystemExit, too, ends the trial only
+    except SystemExit as error:
+        text = f"the objective called sys.exit({error.code!r}) before it gave its metric"
+        outcome = Outcome.failed(FailureKind.CRASH, _with_frames(text, error))
+    except BaseException as error:
         kind = FailureKind.OUT_OF_MEMORY if _is_out_of_memory(error) else FailureKind.CRASH
         outcome = Outcome.failed(kind, explain(error))
     seconds = time.perf_counter() - started
@@ -100,8 +104,13 @@ def run_objective(objective: Objective, job: Job, metric: str, send_report: Call
 
 def explain(error: BaseException) -> str:
     """Give an exception's own line, and under it the end of its traceback without this package's outer frames."""
-    head = "".join(traceback.format_exception_only(error)).strip()[: _MESSAGE_LIMIT // 2]
+    return _with_frames("".join(traceback.format_exception_only(error)).strip(), error)
+
+
+def _with_frames(text: str, error: BaseException) -> str:
+    head = _maskable(text, _MESSAGE_LIMIT // 2)[: _MESSAGE_LIMIT // 2]
     frames = "".join(traceback.format_tb(_user_frames(error.__traceback__))).rstrip()
+    frames = _maskable(frames, _MESSAGE_LIMIT // 2)
     return f"{head}\n{frames[-(_MESSAGE_LIMIT - len(head) - 1) :]}" if frames else head
 
 
@@ -156,13 +165,25 @@ def _number(value: object) -> float | None:
 
 
 def _shown(value: object) -> str:
-    return "nothing (None)" if value is None else f"{repr(value)[:200]} (a {type(value).__name__})"
+    shown = _maskable(repr(value), _SHOWN)[:_SHOWN]
+    return "nothing (None)" if value is None else f"{shown} (a {type(value).__name__})"
+
+
+def _maskable(text: str, limit: int) -> str:
+    """Give a text that is about to be cut: with its secrets masked, since half of one would not be known as one."""
+    if len(text) <= limit:
+        return text  # the driver masks what it is told
+    from agentic_hpt.config import mask_secrets  # takes a while to import: not for trials that go well
+
+    return mask_secrets(text)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or any(c.__name__ == "OutOfMemoryError" for c in type(error).__mro__):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and tells_out_of_memory(str(error))
 
 
 def _user_frames(frames: TracebackType | None) -> TracebackType | None:

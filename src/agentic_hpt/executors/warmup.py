@@ -2,10 +2,14 @@
 
 The file named by `AGENTIC_HPT_WARMUP` holds what to import; without it nothing happens. Whatever fails here is left
 to the trial, which meets the same failure and reports it.
+
+When the driver is gone, however it ended, the server ends what trials still run: one that was stopped, or is held up
+inside a library, can't do that itself.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import io
@@ -15,6 +19,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
+
+from agentic_hpt.executors import kin
+
+__all__ = ["VARIABLE", "Warmup", "warm_up"]
 
 VARIABLE = "AGENTIC_HPT_WARMUP"
 
@@ -38,12 +46,26 @@ def warm_up(file: str) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
+    _outlive_driver()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         for name in todo["modules"]:
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
         if _forks_well_after(todo["objective"]):
             _unpickle(todo["objective"])
+
+
+def _outlive_driver() -> None:
+    """Leave the driver's group and session, so that what ends these leaves this process, and end its trials at last."""
+    with contextlib.suppress(OSError):
+        os.setsid()
+    server = os.getpid()
+
+    def end_trials() -> None:
+        if os.getpid() == server:
+            kin.end_below(server)
+
+    atexit.register(end_trials)
 
 
 def _forks_well_after(objective: bytes) -> bool:

@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import Callable
 
+from agentic_hpt.errors import FailureKind
 from agentic_hpt.executors.child import GO_ON, STOP, read_outcome
 from agentic_hpt.records import Outcome, Report
 
@@ -16,8 +17,8 @@ __all__ = ["Watch"]
 class Watch:
     """Follow a trial process by its `channel` and its `sentinel` (readable once the process has ended).
 
-    `ended` is done when the outcome is known or the process is gone, and holds the error if `on_report` raised;
-    `exited` is done when the process is gone.
+    `ended` is done when the outcome is known, the process is gone or its end of the channel closed, and holds the error
+    if `on_report` raised; `exited` is done when the process is gone.
     """
 
     def __init__(self, channel: socket.socket, sentinel: int, on_report: Callable[[Report], bool]) -> None:
@@ -26,13 +27,21 @@ class Watch:
         self.exited: asyncio.Future[None] = self._loop.create_future()
         self.outcome: Outcome | None = None
         self.reports: list[Report] = []
+        self.left: list[int] | None = None
+        """The processes that the trial left running when it gave its outcome; `None` where that is not known."""
         self._channel = channel
         self._sentinel = sentinel
         self._on_report = on_report
         self._rest = b""
+        self._deaf = False
         channel.setblocking(False)
         self._loop.add_reader(channel, self._readable)
         self._loop.add_reader(sentinel, self._gone)
+
+    def give_up(self) -> None:
+        """Take nothing in any more: whatever the trial still says, it says too late."""
+        self._loop.remove_reader(self._channel)
+        self._deaf = True
 
     def close(self) -> None:
         """Stop following, and free the channel."""
@@ -42,6 +51,8 @@ class Watch:
 
     def _readable(self) -> bool:
         """Take in what has arrived, which may end inside a message; say whether there may be more."""
+        if self._deaf:
+            return False
         try:
             data = self._channel.recv(65536)
         except BlockingIOError:
@@ -49,17 +60,27 @@ class Watch:
         except ConnectionError:
             data = b""
         if not data:
-            self._loop.remove_reader(self._channel)  # the sentinel tells how it ended
+            self._loop.remove_reader(self._channel)
+            self._settle()
             return False
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            self._take(json.loads(line))
-        return True
+            self._take(line)
+        return not self._deaf
 
-    def _take(self, message: dict[str, object]) -> None:
+    def _take(self, line: bytes) -> None:
+        try:
+            message: dict[str, object] = json.loads(line)
+        except ValueError:
+            self.outcome = Outcome.failed(FailureKind.CRASH, f"the trial sent what is no message of it: {line[:200]!r}")
+            self._settle()
+            self.give_up()
+            return
         if "state" in message:
             self.outcome = read_outcome(message, tuple(self.reports))
+            self.left = message["left"]  # type: ignore[assignment]
             self._settle()
+            self.give_up()  # its first word counts
             return
         report = Report(message["step"], message["metrics"])  # type: ignore[arg-type]
         self.reports.append(report)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from agentic_hpt.errors import ConfigError, FailureKind, TrialFailure
+from agentic_hpt.errors import ConfigError, FailureKind, TrialFailure, tells_out_of_memory
 from agentic_hpt.protocols import TrialHandle
 from agentic_hpt.records import JsonObject, Params, ParamValue
 
@@ -24,6 +24,10 @@ _TAG = "HPT "
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 _GRACE = 2.0
 """Seconds that a program gets to end after SIGTERM."""
+_SHELL_SIGKILL = 128 + signal.SIGKILL
+"""What a shell or a container's tool says of a program that was killed so."""
+_LOOKED_AT, _LAST_WORDS = 16_384, 1500
+_LINE = 500
 
 
 class CommandObjective:
@@ -158,17 +162,21 @@ def _parsed(line: str) -> dict[str, object]:
     try:
         message = json.loads(line[len(_TAG) :])
     except ValueError as error:
-        raise TrialFailure(FailureKind.INVALID_OUTPUT, f"not valid JSON ({error}) in the line: {line[:500]}") from None
+        text = f"not valid JSON ({error}) in the line: {_begin(line)}"
+        raise TrialFailure(FailureKind.INVALID_OUTPUT, text) from None
     if not isinstance(message, dict):
-        raise TrialFailure(FailureKind.INVALID_OUTPUT, f"not a JSON object in the line: {line[:500]}")
+        raise TrialFailure(FailureKind.INVALID_OUTPUT, f"not a JSON object in the line: {_begin(line)}")
     return message
 
 
 def _exit_failure(code: int, last_words: str) -> TrialFailure:
-    if code == -signal.SIGKILL:
+    if code in (-signal.SIGKILL, _SHELL_SIGKILL):
         return TrialFailure(FailureKind.LOST_WORKER, "the program was killed from outside (SIGKILL)")
     ended = f"ended with exit code {code}" if code > 0 else f"died by {signal.Signals(-code).name}"
-    return TrialFailure(FailureKind.CRASH, f"the program {ended}" + (f":\n{last_words}" if last_words else ""))
+    last = last_words.rpartition("\n")[2]
+    short = last.startswith("MemoryError") or "OutOfMemoryError" in last or tells_out_of_memory(last)
+    kind = FailureKind.OUT_OF_MEMORY if short else FailureKind.CRASH
+    return TrialFailure(kind, f"the program {ended}" + (f":\n{last_words}" if last_words else ""))
 
 
 def _follow(program: subprocess.Popen[bytes], trial: TrialHandle, log: IO[bytes]) -> dict[str, object] | None:
@@ -211,8 +219,19 @@ def _lines(program: subprocess.Popen[bytes]) -> Iterator[bytes]:
 
 def _end_of(file: Path, start: int) -> str:
     with file.open("rb") as stream:
-        stream.seek(max(start, file.stat().st_size - 1500))
-        return stream.read().decode(errors="replace").strip()
+        stream.seek(max(start, file.stat().st_size - _LOOKED_AT))
+        return _masked(stream.read().decode(errors="replace"))[-_LAST_WORDS:].strip()
+
+
+def _begin(line: str) -> str:
+    return _masked(line)[:_LINE]
+
+
+def _masked(text: str) -> str:
+    """Mask secrets in what is cut afterwards: half of one would not be known as one."""
+    from agentic_hpt.config import mask_secrets  # takes a while to import: not for trials that go well
+
+    return mask_secrets(text)
 
 
 def _end(program: subprocess.Popen[bytes]) -> None:
