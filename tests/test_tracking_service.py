@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import pytest
+
 from agentic_hpt.errors import TrackerAway
 from agentic_hpt.records import JsonObject, OutboxEntry, Trial, TrialState
 from agentic_hpt.tracking.mlflow import EntryRefused
@@ -126,9 +128,25 @@ def test_while_away_nothing_is_lost_or_reordered_and_a_reader_is_told_at_once() 
     down[0] = False
     assert driver.ask(op="drain", seconds=60) == {"left": 0}
     assert [e.id for e in store.written] == [1, 2, 3, 4]
-    assert store.opened == 2, "after being away MLflow is opened anew"
+    assert store.opened == 3, "after being away MLflow is opened anew"
     assert [e.claimed for e in store.written] == [False, True, True, True], "what may have been written is looked up"
     assert driver.ask(op="info") == {"run_id": "parent", "away": None}
+    driver.hang_up()
+
+
+def test_who_waits_for_the_last_entries_does_not_wait_for_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentic_hpt.tracking.service._PAUSE", 600.0)
+    down = [True]
+
+    def trouble(known: OutboxEntry) -> None:
+        if down[0]:
+            raise TrackerAway("away")
+
+    outbox, store = MemoryOutbox(entry(1)), FakeStore(trouble)
+    driver = Driver(outbox, store.open)
+    assert driver.ask(op="read_round", round=1, expected=1, seconds=60) == {"away": "away"}
+    down[0] = False
+    assert driver.ask(op="drain", seconds=60) == {"left": 0}
     driver.hang_up()
 
 

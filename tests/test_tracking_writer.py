@@ -8,10 +8,12 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -296,9 +298,30 @@ async def test_a_dead_drivers_writer_finishes_and_a_new_one_waits_for_it(home: H
     assert home.keys() == expected_keys(home)
 
 
+def serve(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    """Start an MLflow server that keeps its runs in `server.db`."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    stores = ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}", "--artifacts-destination", str(folder / "of")]
+    with (folder / "server.log").open("ab") as log:
+        return subprocess.Popen(
+            [*command, *stores],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=folder,
+            env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"},
+        )
+
+
+def kill(server: subprocess.Popen[bytes]) -> None:
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @in_a_loop
-async def test_a_server_that_comes_up_later_gets_everything_once(tmp_path: Path) -> None:
+async def test_a_server_that_comes_late_and_is_killed_gets_everything_once_and_in_order(tmp_path: Path) -> None:
     port = free_port()
     home = Home(tmp_path, tracking_uri=f"http://127.0.0.1:{port}")
     home.post(12)
@@ -306,40 +329,29 @@ async def test_a_server_that_comes_up_later_gets_everything_once(tmp_path: Path)
     await tracker.start()
     with pytest.raises(TrackerAway):
         await tracker.read_round(1, 12, 100)
-    with (tmp_path / "server.log").open("wb") as log:
-        server = subprocess.Popen(
-            [
-                *(
-                    sys.executable,
-                    "-m",
-                    "mlflow",
-                    "server",
-                    "--host",
-                    "127.0.0.1",
-                    "--port",
-                    str(port),
-                    "--workers",
-                    "1",
-                ),
-                *("--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"),
-                *("--artifacts-destination", str(tmp_path / "artifacts-of-server")),
-            ],
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            cwd=tmp_path,
-            env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"},
-        )
-        try:
-            assert await tracker.drain(200) == 0, (tmp_path / "server.log").read_text()[-2000:]
-            trials = await tracker.read_round(1, 12, 100)
-            assert [(t.id, t.values) for t in trials] == [(t.id, t.values) for t in home.ledger.trials()]
-            assert home.keys() == expected_keys(home)
-            assert (await tracker.info())["away"] is None
-            await tracker.close()
-        finally:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
+    server = serve(tmp_path, port)
+    try:
+        assert await tracker.drain(200) == 0, (tmp_path / "server.log").read_text()[-2000:]
+        trials = await tracker.read_round(1, 12, 100)
+        assert [(t.id, t.values) for t in trials] == [(t.id, t.values) for t in home.ledger.trials()]
+        home.post(40, round_=2)
+        await tracker.read_round(2, 3, 100)
+        kill(server)
+        with pytest.raises(TrackerAway):
+            await tracker.read_round(2, 40, 100)
+        assert home.ledger.unsent() > 0, "it was killed while it was written to"
+        server = serve(tmp_path, port)
+        assert await tracker.drain(200) == 0, (tmp_path / "server.log").read_text()[-2000:]
+        assert len(await tracker.read_round(2, 40, 100)) == 40
+        assert home.keys() == expected_keys(home)
+        assert (await tracker.info())["away"] is None
+        await tracker.close()
+    finally:
+        kill(server)
+    with closing(sqlite3.connect(tmp_path / "server.db")) as store:
+        made = "SELECT value FROM runs JOIN tags USING (run_uuid) WHERE key = 'hpt.key' ORDER BY runs.rowid"
+        keys = [key for (key,) in store.execute(made)]
+    assert keys == ["study", *(f"trial/{t.id}/1" for t in home.ledger.trials())], "in the order they ended in"
 
 
 def test_the_driver_side_does_not_import_mlflow() -> None:

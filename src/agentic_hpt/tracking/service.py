@@ -193,6 +193,8 @@ class _Loop:
             self._answer(request, self._info())
         else:
             self._waiting.append(waiting)
+            if request["op"] == "drain":  # who waits for the last entries must not wait for a pause to end
+                self._resume_at = 0.0
 
     def _info(self) -> JsonObject:
         try:
