@@ -38,7 +38,7 @@ def command(study: str, home: str | None) -> Answer:
     if best is None:
         return Answer(
             {"trial": None, "params": {}, "values": {}, **more},
-            lambda console: console.print("\n".join(said) or "no trial is complete", soft_wrap=True),
+            lambda console: console.print("\n".join(map(visible, said)) or "no trial is complete", soft_wrap=True),
         )
     return Answer(
         {"trial": best.id, "params": dict(best.params), "values": dict(best.values), **more},

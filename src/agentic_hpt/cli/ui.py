@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
 _HOST = "127.0.0.1"
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+_STORAGE = "AGENTIC_HPT_DASHBOARD_STORAGE"
+# The storage goes by the environment, as MLflow's does: a command line can be read by other users.
 _DASHBOARD = (
-    "import sys; from importlib.metadata import entry_points as e; "
+    "import os, sys; from importlib.metadata import entry_points as e; "
+    f"sys.argv.insert(1, os.environ.pop('{_STORAGE}')); "
     "sys.exit(next(iter(e(group='console_scripts', name='optuna-dashboard'))).load()())"
 )
 
@@ -64,8 +67,8 @@ def _dashboard(config: StudyConfig, port: int) -> Answer:
         )
     if importlib.util.find_spec("optuna_dashboard") is None:
         raise MissingExtra("the Optuna dashboard", "dashboard")
-    arguments = ["-c", _DASHBOARD, config.optuna_storage, "--host", _HOST, "--port", str(port), "--quiet"]
-    return _served("optuna-dashboard", port, arguments, {})
+    arguments = ["-c", _DASHBOARD, "--host", _HOST, "--port", str(port), "--quiet"]
+    return _served("optuna-dashboard", port, arguments, {_STORAGE: config.optuna_storage})
 
 
 def _served(what: str, port: int, arguments: Sequence[str], environment: Mapping[str, str]) -> Answer:

@@ -96,7 +96,7 @@ def show_uplift(console: Console, uplift: Uplift) -> None:
         costs.add_row(arm, str(wins.declared), false, *amounts, fallbacks, duration(cost["seconds"]))
     console.print(costs)
     console.print()
-    console.print(found.sentence, style="bold")
+    console.print(visible(found.sentence), style="bold")
     console.print(RULE)
     console.print(f"the studies: hpt status --home {visible(uplift.home)}", soft_wrap=True)
 

@@ -36,7 +36,7 @@ def review_request(decision: DecisionRecord, situation: Situation, shown: JsonOb
     return {
         "round": decision.round,
         "decision": decision.to_json(),
-        "evidence": render(shown or build_evidence(situation)),
+        "evidence": mask_secrets(render(shown or build_evidence(situation))),
         "may": list(options(situation, by="person").actions),
         "problem": "",
     }

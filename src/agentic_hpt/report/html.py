@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from agentic_hpt.config import StudyConfig
+from agentic_hpt.config import StudyConfig, mask_secrets
 from agentic_hpt.errors import ConfigError
 from agentic_hpt.fronts import front_of
 from agentic_hpt.records import DecisionRecord, FinalReport, Trial, Usage
@@ -60,6 +60,7 @@ def write_report(
     shown = [t for t in trials if t.counted or t.kind == "imported"]
     page = template.render(
         config=config,
+        description=mask_secrets(config.description),
         status=status,
         usage=usage,
         budget=config.limits_of_study,

@@ -110,7 +110,8 @@ class Asking:
 
     async def _call(self, purpose: Purpose, attempt: int, more: tuple[Message, ...], deadline: float) -> Reply:
         """Make one call and keep it. Raises `OutOfBudget` before, `NoSchemaMode` or `_Failed` after it."""
-        messages: list[Message] = [("human", self.question.text(self.chat.schema_mode)), *more]
+        asking: list[Message] = [("human", self.question.text(self.chat.schema_mode)), *more]
+        messages: list[Message] = [(who, mask_secrets(text)) for who, text in asking]
         prompt = "\n\n".join(text for _, text in messages)
         characters = len(prompt) + self.question.schema_characters * self.chat.schema_mode
         asked = characters // CHARACTERS_PER_TOKEN
