@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -27,7 +27,7 @@ from agentic_hpt.config.keys import (
     Strict,
     TransferSource,
 )
-from agentic_hpt.config.masking import check_study_name, mask_secrets
+from agentic_hpt.config.masking import check_study_name, mask_data, mask_secrets
 from agentic_hpt.config.objectives import (
     FREE_METRICS,
     DirectionField,
@@ -231,6 +231,11 @@ class StudyConfig(Strict):
         """Give the description as plain data."""
         return self.model_dump(mode="json")
 
+    def told(self) -> JsonObject:
+        """Give the description as others may see it: with secrets masked, and without the environment of trials."""
+        data = cast(JsonObject, mask_data(self.to_json()))
+        return {**data, "ray": {**self.ray.model_dump(mode="json"), "env": dict.fromkeys(self.ray.env, "***")}}
+
     @classmethod
     def from_mapping(cls, data: Mapping[str, object], where: str = "study") -> StudyConfig:
         """Validate a description. Raises `ConfigError` naming each wrong key, its value and the remedy.
@@ -270,6 +275,9 @@ class StudyConfig(Strict):
             data["objective"] = {**objective, "folder": str(path.resolve().parent)}
         if isinstance(sources := data.get("transfer"), list):
             data["transfer"] = [_with_path(source, path.resolve().parent) for source in sources]
+        ray = data.get("ray")
+        if isinstance(ray, Mapping) and isinstance(copied := ray.get("working_dir"), str) and "://" not in copied:
+            data["ray"] = {**ray, "working_dir": str(path.resolve().parent / copied)}
         return cls.from_mapping(data, where=path.name)
 
 
@@ -327,7 +335,7 @@ def _explained(error: ValidationError, where: str) -> ConfigError:
         else:
             said = entry["msg"].replace("tuple", "list")  # as YAML and a call of `tune` have it
             lines.append(f"{head}: {mask_secrets(repr(entry['input']))[:200]}: {said[:1].lower()}{said[1:]}")
-    return ConfigError("\n".join(lines), "`hpt init` writes a study file in which every key is explained")
+    return ConfigError(mask_secrets("\n".join(lines)), "`hpt init` writes a study file in which every key is explained")
 
 
 def _model_at(model: type[BaseModel], key: str) -> type[BaseModel] | None:
