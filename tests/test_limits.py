@@ -373,12 +373,15 @@ def a_driver(folder: Path, name: str, params: str) -> Iterator[tuple[subprocess.
     """Run a trial in a driver of its own; give the driver, its fork server and the trial's process."""
     command = [sys.executable, "-c", textwrap.dedent(DRIVER), str(folder), name, params]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as driver:
+        assert driver.stdout is not None
+        server, trial = map(int, driver.stdout.readline().split())
+        process = psutil.Process(trial)
         try:
-            assert driver.stdout is not None
-            server, trial = map(int, driver.stdout.readline().split())
             yield driver, server, trial
         finally:
             driver.kill()
+            with contextlib.suppress(psutil.Error):  # where the test failed
+                process.kill()
 
 
 @pytest.mark.parametrize("how", _WAYS)
