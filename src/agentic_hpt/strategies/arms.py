@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agentic_hpt.earlier import Usable
-from agentic_hpt.records import Arm, Assignment, Goal, Outlook, ParamValue, Trial
+from agentic_hpt.records import Arm, Assignment, Goal, Outlook, Params, ParamValue, Trial, TrialState
 from agentic_hpt.space import SearchSpace
 from agentic_hpt.strategies.acquisition import Score, most_promising, mutants, quasi_random
 from agentic_hpt.strategies.belief import Belief, own_process
+from agentic_hpt.strategies.chance import Chance
 from agentic_hpt.strategies.curves import estimated_final
 from agentic_hpt.strategies.encoding import Encoding, Mask
 from agentic_hpt.strategies.evolution import evolved
@@ -27,6 +28,8 @@ Configuration = dict[str, ParamValue]
 
 LEAST = 4
 """So many trials with a value a surrogate needs; before, draws cover the space evenly."""
+_FEWER = 80
+"""So many trials of each kind tell how likely others are to fail: cheap samplers ask for it too."""
 _LEAST_OUTLOOK = 10
 _DRAWS = 400
 _AROUND = 8
@@ -77,6 +80,17 @@ class Arms:
             if key not in known:
                 known.add(key)
                 yield encoding.params(row)
+
+    def chance(self, trials: Sequence[Trial]) -> Callable[[Sequence[Params]], Floats] | None:
+        """Give what says how likely configurations are to end with a value; `None` while too little is known."""
+        trials = self._window.of(trials)
+        if not any(trial.state is TrialState.FAILED for trial in trials):  # mostly; it is asked for each proposal
+            return None
+        seen = observed(self._encoding, self._goal, trials, {}, _FEWER)
+        learned = Chance.of(seen, self._encoding.categorical) if len(seen.rows) >= LEAST else None
+        if learned is None:
+            return None
+        return lambda params: np.exp(learned.log(self._encoding.rows(params)))
 
     def outlook(self, trials: Sequence[Trial], round_trials: int) -> Outlook | None:
         """Say what one more round is expected to bring; `None` with several objectives, or too few trials.

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
 from agentic_hpt.strategies.acquisition import log_expected_improvement, log_volume_gain
+from agentic_hpt.strategies.chance import Chance
 from agentic_hpt.strategies.gaussian import GaussianProcess, Mask
 from agentic_hpt.strategies.observed import Observed
 from agentic_hpt.strategies.scales import How, Scale
@@ -17,7 +18,6 @@ from agentic_hpt.strategies.transfer import Informed, Prior
 Floats = NDArray[np.float64]
 Process = GaussianProcess | Informed
 
-_BLUR = 0.2
 _FAILED_LOSS, _FAILED_SD = 1.0, 0.5
 _NOISY = 1e-3
 """From this noise variance on (of outcomes with variance 1) the best observed value may be luck."""
@@ -36,7 +36,7 @@ class Belief:
     reference: Floats
     limits: tuple[tuple[GaussianProcess, float], ...]
     """For each constraint its process, and where 0 lies on its scale."""
-    success: GaussianProcess | None
+    chance: Chance | None
 
     @classmethod
     def of(
@@ -78,7 +78,7 @@ class Belief:
             front,
             np.array(worst),
             _limits(seen, categorical),
-            _success(seen, categorical),
+            Chance.of(seen, categorical),
         )
 
     def worth(self, rows: Floats) -> Floats:
@@ -97,9 +97,8 @@ class Belief:
         for process, zero in self.limits:
             mean, sd = process.predict(rows)
             found += log_ndtr((zero - mean) / sd)
-        if self.success is not None:
-            mean, sd = self.success.predict(rows)
-            found += log_ndtr(-mean / np.sqrt(sd * sd + self.success.noise))
+        if self.chance is not None:
+            found += self.chance.weight(rows)
         return found
 
 
@@ -121,12 +120,3 @@ def _limits(seen: Observed, categorical: Mask) -> tuple[tuple[GaussianProcess, f
         process = GaussianProcess.fit(seen.rows[known], (values - values.mean()) / sd, categorical)
         found.append((process.believing(seen.running), float(-values.mean() / sd)))
     return tuple(found)
-
-
-def _success(seen: Observed, categorical: Mask) -> GaussianProcess | None:
-    """Fit to -1 for what gave a value and 1 for what failed; nothing while nothing failed."""
-    if not len(seen.failed):
-        return None
-    labels = np.concatenate([np.full(len(seen.rows), -1.0), np.ones(len(seen.failed))])
-    blurred = np.full(len(labels), _BLUR)  # else the border's sharpness makes all else uncertain
-    return GaussianProcess.fit(np.concatenate([seen.rows, seen.failed]), labels, categorical, blurred)

@@ -19,17 +19,20 @@ from agentic_hpt.records import (
     Proposal,
     Region,
     Trial,
+    TrialState,
     configuration_key,
 )
 from agentic_hpt.space import SearchSpace
 from agentic_hpt.steering import in_range, space_within
 from agentic_hpt.strategies.arms import Arms
+from agentic_hpt.strategies.chance import ENOUGH
 from agentic_hpt.strategies.drawing import value_outside
 from agentic_hpt.strategies.encoding import Encoding, Floats
 from agentic_hpt.strategies.view import SamplerView
 
 _GRID_LIMIT = 10_000
 _TRIES = 12
+_EVEN_CHANCE = 0.5
 _MOST_CANDIDATES = 100
 _RANDOM_TRIES = 50
 _ANCHORS = 50
@@ -56,15 +59,24 @@ class Proposer:
     def propose(self, assignment: Assignment, trials: Sequence[Trial], seed: int) -> Proposal | None:
         """Give a configuration not tried yet, or `None` when the subspace is a grid that is used up."""
         tried, near = self._tried(trials), list[Params]()
-        running = self._encoding.rows([t.params for t in trials if not t.finished])
-        for params in self._candidates(assignment, trials, seed):
+        running = self._encoding.rows([t.params for t in trials if t.state is TrialState.RUNNING])
+        chance = self._arms.chance(trials)
+        likely, doubtful = 0.0, list[Params]()
+        for number, params in enumerate(self._candidates(assignment, trials, seed), start=1):
             if tried(params):
                 continue
-            if not alike(self._encoding.rows([params])[0], running, self._encoding):
+            if alike(self._encoding.rows([params])[0], running, self._encoding):
+                near.append(params)
+                continue
+            found = 1.0 if chance is None else float(chance([params])[0])
+            if found >= ENOUGH:
                 return Proposal(params, assignment.tuned)
-            near.append(params)
-        if near:  # the subspace has nothing else
-            return Proposal(near[0], assignment.tuned)
+            if found > likely:
+                likely, doubtful = found, [params]
+            if number >= _TRIES and likely >= _EVEN_CHANCE:  # better than what nobody chose
+                break
+        for last in (*doubtful, *near[:1]):  # the subspace has nothing else
+            return Proposal(last, assignment.tuned)
         left = [c for c in self._grid(assignment) or () if not tried(c)]
         if left:
             return Proposal(left[seed % len(left)], assignment.tuned)
@@ -86,7 +98,7 @@ class Proposer:
     ) -> Iterator[dict[str, ParamValue]]:
         """Give allowed configurations: sampled ones, sampled ones mended where they broke a constraint, drawn ones."""
         dice = random.Random(seed)
-        turn = sum(trial.kind == "outside" for trial in trials)
+        turn = sum(trial.kind == "outside" for trial in trials) if assignment.kind == "outside" else 0
         broken: list[dict[str, ParamValue]] = []
         for params in self._sampled(assignment, trials, seed):
             if assignment.kind == "outside":
@@ -191,11 +203,12 @@ class Proposer:
 
     def _tried(self, trials: Sequence[Trial]) -> Callable[[Params], bool]:
         """Give what says whether a configuration is among the trials'; each one's identity is worked out once."""
-        for trial in trials:
-            if trial.id not in self._known:
-                self._known.add(trial.id)
-                self._ids.setdefault(configuration_key(trial.params), []).append(trial.id)
         here = {trial.id for trial in trials}
+        if not here <= self._known:
+            for trial in trials:
+                if trial.id not in self._known:
+                    self._known.add(trial.id)
+                    self._ids.setdefault(configuration_key(trial.params), []).append(trial.id)
         return lambda params: any(number in here for number in self._ids.get(configuration_key(params), ()))
 
     def _within(self, assignment: Assignment) -> SearchSpace:
