@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test lint bench-overhead bench bench-transfer bench-peers bench-envs clean
+.PHONY: run test lint bench-overhead bench-scale bench bench-transfer bench-peers bench-envs clean
 
 run: .venv/.installed
 	$(BIN)/hpt run --task digits --study digits --home hpt-home --fresh
@@ -19,6 +19,9 @@ lint: .venv/.installed-dev
 
 bench-overhead: .venv/.installed-dev
 	$(BIN)/python bench/overhead.py
+
+bench-scale: .venv/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python bench/scale.py
 
 bench-transfer: .venv/.installed-bench
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python bench/transfer.py --data $(HPO_BENCH_DATA) --seeds 5

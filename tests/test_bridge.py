@@ -189,6 +189,18 @@ def test_a_straggler_leaves_no_slot_idle(monkeypatch: pytest.MonkeyPatch, home: 
     assert sorted(gates.begun) == list(range(20)), "each trial ran once"
 
 
+def test_a_straggler_that_takes_as_long_as_several_rounds_leaves_no_slot_idle(
+    monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    """The last trial of round 1 ends only when more trials have begun behind it than a round has."""
+    gates = Gates(2, held=lambda trial, begun: trial == 5 and begun < 16)
+    result = tune(monkeypatch, home, gates, None)
+    early = [t for t in of_bridge(result.trials) if t.round == 2]
+    assert len(early) > 6, "a round has six"
+    assert result.decisions[0].bridged == len(early)
+    assert sorted(gates.begun) == list(range(20)), "each trial ran once"
+
+
 def test_one_slot_and_rules_have_no_bridge(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     asked: list[object] = []
     sound = Joint.bridge

@@ -22,8 +22,9 @@ from agentic_hpt.coordinator.evidence import (
     select_trials,
 )
 from agentic_hpt.coordinator.evidence.contrasts import at_bounds, contrasts, shared_regions, top_fifth
-from agentic_hpt.coordinator.statistics import improvements, noise_sd, since_gain, trend, yields
+from agentic_hpt.coordinator.statistics import least_gain, noise_sd
 from agentic_hpt.errors import FailureKind
+from agentic_hpt.past import Past
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import (
     ActionRecord,
@@ -380,7 +381,7 @@ def spread_study(value: object, count: int = 60) -> list[Trial]:
 
 def test_the_best_fifth_is_set_against_the_rest_on_the_parameters_scale() -> None:
     trials = spread_study(lambda p: -abs(math.log10(p["rate"]) + 1.5) + (0.5 if p["optimizer"] == "sgd" else 0.0))
-    top, rest = top_fifth(GOAL, trials)
+    top, rest = top_fifth(GOAL.ranked(trials))
     assert (len(top), len(rest)) == (12, 48)
     found = {c.parameter: c for c in contrasts(SPACE, SPACE.names, top, rest)}
     low, middle, high = cast(tuple[float, float, float], found["rate"].top)
@@ -394,12 +395,12 @@ def test_the_best_fifth_is_set_against_the_rest_on_the_parameters_scale() -> Non
     said = " ".join(cast(list[str], build_evidence(now)["conclusions"]))
     assert "rate: the best fifth lies around 0.0" in said
     assert "optimizer: sgd prevails in the best fifth" in said
-    assert top_fifth(GOAL, trials[:9]) == ([], [])
+    assert top_fifth(GOAL.ranked(trials[:9])) == ([], [])
 
 
 def test_parameters_on_a_bound_are_named_with_the_bound() -> None:
     trials = spread_study(lambda p: p["layers"] + p["rate"])
-    top, _ = top_fifth(GOAL, trials)
+    top, _ = top_fifth(GOAL.ranked(trials))
     best = GOAL.best(trials)
     found = {b.parameter: b for b in at_bounds(SPACE, SPACE.names, {}, best, top)}
     assert (found["layers"].side, found["layers"].bound, found["layers"].value) == ("high", "declared", 9)
@@ -466,16 +467,16 @@ def test_true_is_not_taken_for_a_repeat_of_one() -> None:
 
 def test_small_gains_add_up_until_they_are_more_than_noise() -> None:
     climb = [trial(i, 0.5 + 0.01 * i) for i in range(10)]
-    assert since_gain(GOAL, climb, None) == 0
-    assert since_gain(GOAL, climb, 0.01) == 0  # every third one is a gain of 0.03
-    assert since_gain(GOAL, climb, 0.02) == 3
-    assert since_gain(GOAL, climb, 1.0) == 9
-    assert since_gain(Goal("accuracy", "minimize"), climb, None) == 9
+    assert Past.of(GOAL, climb).since_gain(least_gain(None)) == 0
+    assert Past.of(GOAL, climb).since_gain(least_gain(0.01)) == 0  # every third one is a gain of 0.03
+    assert Past.of(GOAL, climb).since_gain(least_gain(0.02)) == 3
+    assert Past.of(GOAL, climb).since_gain(least_gain(1.0)) == 9
+    assert Past.of(Goal("accuracy", "minimize"), climb).since_gain(least_gain(None)) == 9
 
 
 def test_a_repeat_that_was_lucky_is_no_improvement() -> None:
     trials = [trial(0, 0.5), trial(1, 0.6), trial(2, 0.9, kind="repeat"), trial(3, 0.7)]
-    assert improvements(GOAL, trials) == pytest.approx({0: 0.0, 1: 0.1, 3: 0.1})
+    assert Past.of(GOAL, trials).improvements() == pytest.approx({0: 0.0, 1: 0.1, 3: 0.1})
 
 
 def test_each_kind_of_worker_is_told_by_what_it_brought() -> None:
@@ -484,7 +485,7 @@ def test_each_kind_of_worker_is_told_by_what_it_brought() -> None:
         *(trial(i, 0.4, kind="joint") for i in range(1, 5)),
         *(trial(i, 0.5 + i / 100, kind="group") for i in range(5, 9)),
     ]
-    found = {y.name: y for y in yields(GOAL, trials, lambda t: t.kind)}
+    found = {y.name: y for y in Past.of(GOAL, trials).yields("kind")}
     assert found["group"].improved_best == 4
     assert found["group"].gain_per_trial == pytest.approx(0.08 / 4)
     assert found["joint"].gain_per_trial == 0.0
@@ -494,9 +495,9 @@ def test_each_kind_of_worker_is_told_by_what_it_brought() -> None:
 
 def test_the_trend_follows_each_round_in_both_directions() -> None:
     trials = [trial(0, 0.5), trial(1, 0.3), trial(2, 0.4, round=2), trial(3, 0.2, round=2), trial(4, round=3)]
-    up = trend(GOAL, trials, 12)
+    up = Past.of(GOAL, trials).trend(12)
     assert [(r.round, r.best_so_far, r.gain) for r in up] == [(1, 0.5, 0.0), (2, 0.5, 0.0), (3, 0.5, 0.0)]
-    down = trend(Goal("accuracy", "minimize"), trials, 2)
+    down = Past.of(Goal("accuracy", "minimize"), trials).trend(2)
     assert [(r.round, r.best_so_far, r.gain) for r in down] == [(2, 0.2, pytest.approx(0.1)), (3, 0.2, 0.0)]
 
 
@@ -534,7 +535,7 @@ def test_a_study_without_any_trial_has_evidence_too() -> None:
 def test_choices_of_alike_values_of_two_kinds_are_told_apart() -> None:
     space = SearchSpace(flag=Choice([True, 1, False, 0, None]), n=Int(1, 5))
     trials = [trial(i, 0.1 * (i % 5), params={"flag": [True, 1, False, 0, None][i % 5], "n": 3}) for i in range(30)]
-    top, rest = top_fifth(GOAL, trials)
+    top, rest = top_fifth(GOAL.ranked(trials))
     found = contrasts(space, ("flag",), top, rest)[0]
     assert found.top == ((None, 1.0),)
 

@@ -17,10 +17,11 @@ from agentic_hpt.config import CoordinatorConfig, StudyConfig
 from agentic_hpt.coordinator.evidence import build_evidence, render
 from agentic_hpt.coordinator.prompts import ask_question
 from agentic_hpt.coordinator.rules import decide_by_rules
-from agentic_hpt.coordinator.statistics import Affordable, affordable, cost
+from agentic_hpt.coordinator.statistics import Affordable, Cost, affordable, cost
 from agentic_hpt.coordinator.workers import share_of_workers
 from agentic_hpt.objectives.command import CommandObjective
 from agentic_hpt.objectives.function import FunctionObjective
+from agentic_hpt.past import Past
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import Budget, Goal, Trial, TrialState, Usage, WorkerKind
 from agentic_hpt.space import Choice, Float, Int, SearchSpace
@@ -37,6 +38,14 @@ SPACE = SearchSpace(
     fast=Choice([False, True]),
     decay=Float(0.0, 1.0, when={"kind": "a"}),
 )
+
+
+def cost_of(space: SearchSpace, trials: Sequence[Trial]) -> Cost | None:
+    return cost(space, Past.of(GOAL, trials))
+
+
+def affordable_by(budget: Budget, usage: Usage, slots: int, trials: Sequence[Trial]) -> Affordable:
+    return affordable(budget, usage, slots, Past.of(GOAL, trials))
 
 
 def timed(count: int, seconds: Sequence[float] | None = None, kind: WorkerKind = "joint") -> list[Trial]:
@@ -146,11 +155,11 @@ def test_facts_are_bounded_in_the_evidence_and_dropped_before_the_parameters_are
 
 
 def test_the_parameter_that_drives_the_seconds_is_found() -> None:
-    found = cost(SPACE, timed(40))
+    found = cost_of(SPACE, timed(40))
     assert found is not None
     assert (found.driver, found.correlation) == ("layers", pytest.approx(1.0))
     assert found.low < found.median < found.high
-    falling = cost(SPACE, [replace(t, seconds=10.0 / cast(int, t.params["layers"])) for t in timed(40)])
+    falling = cost_of(SPACE, [replace(t, seconds=10.0 / cast(int, t.params["layers"])) for t in timed(40)])
     assert falling is not None
     assert (falling.driver, falling.correlation) == ("layers", pytest.approx(-1.0))
 
@@ -158,7 +167,7 @@ def test_the_parameter_that_drives_the_seconds_is_found() -> None:
 @pytest.mark.parametrize("name", ["width", "fast"])
 def test_numbers_and_pairs_among_choices_have_an_order(name: str) -> None:
     slow = {64: 9.0, 32: 4.0, 16: 1.0, True: 1.0, False: 9.0}
-    found = cost(SPACE, [replace(t, seconds=slow[cast(int, t.params[name])] + t.id / 1e4) for t in timed(40)])
+    found = cost_of(SPACE, [replace(t, seconds=slow[cast(int, t.params[name])] + t.id / 1e4) for t in timed(40)])
     assert found is not None
     assert found.driver == name
 
@@ -172,10 +181,10 @@ def test_nothing_drives_seconds_that_are_alike_few_or_without_a_pattern() -> Non
     only = SearchSpace(kind=SPACE["kind"])
     cases = [(SPACE, alike), (SPACE, timed(9)), (SPACE, chance), (only, by_name), (SPACE, timed(20, [2.0] * 20))]
     for space, trials in cases:
-        found = cost(space, trials)
+        found = cost_of(space, trials)
         assert found is not None
         assert (found.driver, found.correlation) == (None, None)
-    assert cost(SPACE, timed(10)).driver == "layers"  # type: ignore[union-attr]
+    assert cost_of(SPACE, timed(10)).driver == "layers"  # type: ignore[union-attr]
 
 
 def test_only_complete_trials_of_the_search_say_what_a_trial_takes() -> None:
@@ -185,30 +194,30 @@ def test_only_complete_trials_of_the_search_say_what_a_trial_takes() -> None:
         replace(timed(1)[0], id=92, kind="fresh_seed", seconds=900.0),
         replace(timed(1)[0], id=93, seconds=None),
     ]
-    found = cost(SPACE, [*timed(5, [1.0, 2.0, 3.0, 4.0, 5.0]), *others])
+    found = cost_of(SPACE, [*timed(5, [1.0, 2.0, 3.0, 4.0, 5.0]), *others])
     assert found is not None
     assert (found.trials, found.low, found.median, found.high) == (5, 2.0, 3.0, 4.0)
     assert found.kinds == {"group": 0.1, "joint": 3.0}
-    assert cost(SPACE, [replace(t, seconds=None) for t in timed(5)]) is None
-    assert affordable(Budget(minutes=10), Usage(), 2, others[1:]) == Affordable(2**31, by_time=False)
+    assert cost_of(SPACE, [replace(t, seconds=None) for t in timed(5)]) is None
+    assert affordable_by(Budget(minutes=10), Usage(), 2, others[1:]) == Affordable(2**31, by_time=False)
 
 
 def test_what_can_be_afforded_is_what_runs_out_first() -> None:
     trials = timed(5, [1.0, 2.0, 4.0, 50.0, 60.0])
     minute = Budget(trials=100, minutes=1)
-    assert affordable(minute, Usage(trials=5, seconds=20), 2, trials) == Affordable(20, by_time=True)
-    assert affordable(minute, Usage(trials=95, seconds=20), 2, trials) == Affordable(5, by_time=False)
-    assert affordable(minute, Usage(trials=5, seconds=80), 2, trials) == Affordable(0, by_time=True)
-    assert affordable(Budget(minutes=1), Usage(seconds=20), 1, trials) == Affordable(10, by_time=True)
-    assert affordable(Budget(trials=30), Usage(trials=5, seconds=20), 2, trials) == Affordable(25, by_time=False)
-    assert affordable(minute, Usage(trials=5), 2, timed(3, [0.0] * 3)) == Affordable(95, by_time=False)
+    assert affordable_by(minute, Usage(trials=5, seconds=20), 2, trials) == Affordable(20, by_time=True)
+    assert affordable_by(minute, Usage(trials=95, seconds=20), 2, trials) == Affordable(5, by_time=False)
+    assert affordable_by(minute, Usage(trials=5, seconds=80), 2, trials) == Affordable(0, by_time=True)
+    assert affordable_by(Budget(minutes=1), Usage(seconds=20), 1, trials) == Affordable(10, by_time=True)
+    assert affordable_by(Budget(trials=30), Usage(trials=5, seconds=20), 2, trials) == Affordable(25, by_time=False)
+    assert affordable_by(minute, Usage(trials=5), 2, timed(3, [0.0] * 3)) == Affordable(95, by_time=False)
 
 
 def test_the_evidence_concludes_what_a_trial_takes() -> None:
     budget, usage = Budget(trials=500, minutes=15), Usage(trials=40, seconds=180)
     now = seen(timed(40), budget=budget, usage=usage)
     (said,) = [line for line in conclusions(now) if line.startswith("A trial takes")]
-    found = cost(SPACE, now.trials)
+    found = cost_of(SPACE, now.trials)
     assert found is not None
     more = int(720 * 2 / found.median)
     assert said == (
@@ -260,17 +269,17 @@ def shared(joint: float | None, group: float | None) -> list[Trial]:
 
 
 def test_workers_whose_trials_take_long_are_credited_less_where_time_is_short() -> None:
-    even, _ = share_of_workers(GOAL, shared(1.0, 3.0))
-    dear, why = share_of_workers(GOAL, shared(1.0, 3.0), by_time=True)
+    even, _ = share_of_workers(Past.of(GOAL, shared(1.0, 3.0)))
+    dear, why = share_of_workers(Past.of(GOAL, shared(1.0, 3.0)), by_time=True)
     assert dear == pytest.approx(even / 3), "gains per second; without, time is no matter"
     assert "3 times the others' seconds" in why
-    assert share_of_workers(GOAL, shared(8.0, 1.0), by_time=True)[0] == pytest.approx(min(0.3, 4 * even))
+    assert share_of_workers(Past.of(GOAL, shared(8.0, 1.0)), by_time=True)[0] == pytest.approx(min(0.3, 4 * even))
 
 
 def test_seconds_that_are_alike_or_not_known_change_no_share() -> None:
     for joint, group in ((2.0, 2.0), (9.0, None), (None, 9.0)):
-        plain, _ = share_of_workers(GOAL, shared(joint, group))
-        assert share_of_workers(GOAL, shared(joint, group), by_time=True)[0] == pytest.approx(plain)
+        plain, _ = share_of_workers(Past.of(GOAL, shared(joint, group)))
+        assert share_of_workers(Past.of(GOAL, shared(joint, group)), by_time=True)[0] == pytest.approx(plain)
 
 
 def test_without_minutes_the_rules_decide_the_same_whatever_trials_take() -> None:

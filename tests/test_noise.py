@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from agentic_hpt.coordinator.repeating import MAX_RUNS, SHARE, confirmation
 from agentic_hpt.coordinator.rules import decide_by_rules
-from agentic_hpt.coordinator.statistics import noise_of, noise_sd, runs_of
+from agentic_hpt.coordinator.statistics import noise_in, noise_of, noise_sd
+from agentic_hpt.past import Past
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import (
     ActionRecord,
@@ -104,11 +105,11 @@ def test_noise_comes_from_repeats_and_else_from_what_neighbours_say() -> None:
     trials = [trial(0, 0.5), trial(1, 0.7)]
     assert noise_of(GOAL, trials) is None
     told = Insights(outlook=Outlook(gain=0.1, sd=0.1, noise=0.03, trials=20))
-    by_neighbours = noise_of(GOAL, trials, told)
+    by_neighbours = noise_in(Past.of(GOAL, trials), told)
     assert by_neighbours is not None
     assert (by_neighbours.sd, by_neighbours.source) == (0.03, "neighbours")
     assert noise_sd(trials, GOAL) is None, "neighbours are no measure of a gain"
-    measured = noise_of(GOAL, [*trials, again(trials[0], 2, 0.7)], told)
+    measured = noise_in(Past.of(GOAL, [*trials, again(trials[0], 2, 0.7)]), told)
     assert measured is not None
     assert (measured.source, measured.repeats, measured.sd) == ("repeats", 1, pytest.approx(math.sqrt(0.02)))
 
@@ -120,7 +121,7 @@ def test_an_imported_run_of_the_same_configuration_is_no_measure_of_noise() -> N
 
 def test_one_and_true_are_two_configurations() -> None:
     trials = [trial(0, 0.1, params={"x": 1}), trial(1, 0.2, params={"x": True}), trial(2, 0.3, params={"x": 1})]
-    assert sorted(sorted(t.id for t in same) for same in runs_of(GOAL, trials)) == [[0, 2], [1]]
+    assert [[t.id for t in same] for same in Past.of(GOAL, trials).runs()] == [[0, 2]]
 
 
 # -- the incumbent --------------------------------------------------------------------------------------------------

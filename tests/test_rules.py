@@ -16,6 +16,7 @@ from agentic_hpt.coordinator.workers import (
     trials_due,
     workers,
 )
+from agentic_hpt.past import Past
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import (
     ActionRecord,
@@ -162,41 +163,43 @@ def test_a_parameter_without_a_new_value_gets_no_worker_of_its_own() -> None:
 
 
 def test_workers_that_gain_more_often_than_the_arms_get_more_and_others_less_within_bounds() -> None:
-    usual, why = share_of_workers(GOAL, course(20))
+    usual, why = share_of_workers(Past.of(GOAL, course(20)))
     assert (usual, why) == (0.1, "no worker has a record yet")
-    much, why = share_of_workers(GOAL, mixed(10, "group", ["group"]))
+    much, why = share_of_workers(Past.of(GOAL, mixed(10, "group", ["group"])))
     assert much == pytest.approx(0.3), "never more"
     assert "10 of 10 trials of such workers bettered the best, and 0 of 90 others" in why
-    alike, _ = share_of_workers(GOAL, mixed(10, "group", ["group", "joint"]))
+    alike, _ = share_of_workers(Past.of(GOAL, mixed(10, "group", ["group", "joint"])))
     assert alike == pytest.approx(0.1, rel=0.05)
-    idle, _ = share_of_workers(GOAL, mixed(10, "group", ["joint"]))
-    neither, _ = share_of_workers(GOAL, mixed(10, "group"))
+    idle, _ = share_of_workers(Past.of(GOAL, mixed(10, "group", ["joint"])))
+    neither, _ = share_of_workers(Past.of(GOAL, mixed(10, "group")))
     assert 0.03 < idle < 0.1
     assert 0.03 < neither < 0.1
     only = [trial(i, -float(i), "per_parameter") for i in range(1, 100)]
-    assert share_of_workers(GOAL, [trial(0, 0.0), *only])[0] == 0.03, "never less"
+    assert share_of_workers(Past.of(GOAL, [trial(0, 0.0), *only]))[0] == 0.03, "never less"
     cheap = [trial(i, float(i), "joint", {"layers": 9}) for i in range(9)]
     later = [replace(t, id=t.id + 20) for t in mixed(10, "group", ["group"])]
     again = [replace(t, values={"m": t.values["m"] + 50}) for t in later]
-    assert share_of_workers(GOAL, [*cheap, *again])[0] == much, "gains before there were workers are no merit"
+    assert share_of_workers(Past.of(GOAL, [*cheap, *again]))[0] == much, "gains before there were workers are no merit"
 
 
 def test_a_gain_within_the_noise_earns_nothing() -> None:
     trials = mixed(10, "group", ["group"])
     repeats = [replace(trials[5], id=900 + i, kind="repeat", values={"m": v}) for i, v in enumerate((-90.0, 90.0))]
-    assert share_of_workers(GOAL, [*trials, *repeats])[0] < 0.1
+    assert share_of_workers(Past.of(GOAL, [*trials, *repeats]))[0] < 0.1
 
 
 @pytest.mark.parametrize(("share", "least", "most"), [(0.03, 2, 4), (0.1, 9, 11), (0.3, 28, 32)])
 def test_over_many_rounds_the_workers_come_to_their_share(share: float, least: int, most: int) -> None:
     trials: list[Trial] = []
     for _ in range(25):
-        given = trials_due(trials, share, 8)
+        given = trials_due(Past.of(GOAL, trials), share, 8)
         assert given <= math.ceil(share * 8)
         for place in range(8):
             trials.append(trial(len(trials), 0.1, "group" if place < given else "joint"))
     assert least <= sum(t.kind == "group" for t in trials[100:]) <= most
-    assert trials_due([], share, 500) == int(share * 500), "a round may be longer than what is looked back on"
+    assert trials_due(Past.of(GOAL, []), share, 500) == int(share * 500), (
+        "a round may be longer than what is looked back on"
+    )
 
 
 def test_the_rules_keep_to_what_is_free_and_to_the_budget() -> None:

@@ -15,7 +15,6 @@ import agentic_hpt as hpt
 from agentic_hpt.cli import main
 from agentic_hpt.coordinator.evidence import build_evidence, render
 from agentic_hpt.coordinator.guards import must_finalize, plateau
-from agentic_hpt.coordinator.statistics import improvements, trend
 from agentic_hpt.errors import ConfigError, FailureKind
 from agentic_hpt.executors.handle import run_objective
 from agentic_hpt.fronts import front_of, hypervolume_of, meeting
@@ -133,9 +132,9 @@ def test_a_situation_has_one_figure_a_trial_and_the_hypervolume_as_its_trend() -
     seen = situation(goal=TWO, trials=tuple(trials_at(POINTS)))
     assert seen.goal.metric == COVERED
     assert seen.goal.merges == TWO
-    gains = improvements(seen.goal, seen.trials)
+    gains = seen.past.improvements()
     assert list(gains) == [0, 1, 2, 3], "the last one is dominated: it moves nothing"
-    (only,) = trend(seen.goal, seen.trials, 5)
+    (only,) = seen.past.trend(5)
     assert only.best_so_far == pytest.approx(hypervolume_of(TWO, trials_at(POINTS)))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from agentic_hpt.fidelity import Halving
+from agentic_hpt.past import Memory, Past
 from agentic_hpt.records import (
     Assignment,
     Budget,
@@ -31,7 +32,7 @@ from agentic_hpt.records import (
     configuration_key,
 )
 from agentic_hpt.space import SearchSpace
-from agentic_hpt.steering import Steering, steering_of
+from agentic_hpt.steering import Steering
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +78,18 @@ class Situation:
     """Set where trials stopped at a rung may go on later."""
     stop: Stop | None = None
     """Set where the search ends when going on is not worth it."""
+    memory: Memory = field(default_factory=Memory, compare=False, repr=False)
+    """What the trials said before: handed on from one decision to the next."""
+
+    @property
+    def past(self) -> Past:
+        """What the finished trials say that several ask for."""
+        return self.memory.of(self.goal, self.trials)
 
     @property
     def steering(self) -> Steering:
         """What the decisions so far have made of the search."""
-        return steering_of(self.decisions)
+        return self.memory.steering(self.decisions)
 
     def best_inside(self) -> Trial | None:
         """Give the best complete trial that lies in the space and inside all limits."""

@@ -109,9 +109,9 @@ class Steering:
         return self
 
 
-def steering_of(decisions: Iterable[DecisionRecord]) -> Steering:
-    """Fold decisions, in their order, into what they have made of the search."""
-    steering = Steering()
+def steering_of(decisions: Iterable[DecisionRecord], begun: Steering | None = None) -> Steering:
+    """Fold decisions, in their order, into what they have made of the search; `begun` is what earlier ones have."""
+    steering = begun or Steering()
     for decision in decisions:
         steering = replace(steering, spawns=()) if steering.spawns else steering
         for position, action in enumerate(decision.actions):

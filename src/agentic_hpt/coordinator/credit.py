@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import accumulate, zip_longest
 from typing import cast
 
-from agentic_hpt.coordinator.statistics import beyond_noise, improvements, noise_sd, share_beaten, worth_of
+from agentic_hpt.coordinator.statistics import beyond_noise, share_beaten, worth_of
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import ActionRecord, ConfigurationKey, Goal, Params, Trial, configuration_key
 
@@ -117,7 +117,8 @@ def model_score(situation: Situation) -> ModelScore:
     """Measure the model's proposals so far against the sampler's trials of the same rounds."""
     goal = situation.goal
     proposed = _proposed(situation)
-    sd = noise_sd(situation.trials, goal) if proposed else None
+    noise = situation.past.noise() if proposed else None
+    sd = noise.sd if noise is not None else None
     measured = _measured(situation, proposed, sd) if proposed else []
     complete = [m for m in measured if goal.value(m.trial) is not None]
     running = len(proposed) - len(measured)
@@ -125,7 +126,7 @@ def model_score(situation: Situation) -> ModelScore:
     if not measured:
         return ModelScore(running=running, account=max(0.0, account))
     rounds = {m.trial.round for m in measured}
-    gains = improvements(goal, situation.trials)
+    gains = situation.past.improvements()
     sampled = [t for t in situation.trials if t.round in rounds and t.finished and t.kind in _SAMPLED]
     held = [
         low <= cast(float, goal.value(m.trial)) <= high

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentic_hpt.coordinator.decisions import Repeat
-from agentic_hpt.coordinator.statistics import affordable, noise_of, runs_of
+from agentic_hpt.coordinator.statistics import affordable, noise_in
+from agentic_hpt.past import Past
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import Trial, TrialState
 from agentic_hpt.shrinkage import Prior
@@ -54,41 +55,50 @@ class _Candidate:
 
 def confirmation(situation: Situation) -> list[Repeat]:
     """Run configurations again: at first the best to measure the noise, then whatever may be the best."""
-    goal, trials = situation.goal, situation.trials
-    if sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials) < _LEAST_FOR_NOISE:
+    past = situation.past
+    if past.counts[TrialState.COMPLETE] + past.counts[TrialState.PRUNED] < _LEAST_FOR_NOISE:
         return []
-    noise = noise_of(goal, trials)
+    noise = noise_in(past)
     if noise is not None and noise.sd == 0 and noise.repeats >= _TOO_FEW_FOR_NONE:
         return []
-    allowed = goal.satisfying(t for t in trials if goal.value(t) is not None)
-    allowed = [t for t in allowed if situation.space.contains(t.params) and t.kind != "imported"]
-    best = goal.best(allowed)
+    allowed = past.inside(situation.space)
+    best = allowed.best()
     room = min(_room(situation), _most(situation) - _own_repeats(situation))
     if best is None or room < 1:
         return []
     if noise is None:
         reason = "no configuration ran twice yet: how much of a value is luck is not known"
         return [Repeat(reason=reason, evidence=(best.id,), trial=best.id, seeds=1)]
-    groups = runs_of(goal, allowed)
     if noise.sd == 0:
-        once = next((t for t in goal.ranked(allowed) if all(t not in g for g in groups if len(g) > 1)), None)
+        again = {t.id for same in allowed.runs() for t in same}
+        once = next((t for t in allowed.ranked() if t.id not in again), None)
         if once is None:
             return []
         reason = f"{noise.repeats} repeat gave the same value, by chance perhaps: another one tells"
         return [Repeat(reason=reason, evidence=(once.id,), trial=once.id, seeds=1)]
-    racing = _race(_candidates(situation, groups, noise.sd), best)
+    racing = _race(_candidates(allowed, noise.sd, room + 1), best)
     return [_repeat(candidate, racing[0], noise.sd) for candidate in racing if candidate.runs < MAX_RUNS][:room]
 
 
-def _candidates(situation: Situation, groups: Sequence[Sequence[Trial]], sd: float) -> list[_Candidate]:
-    goal = situation.goal
-    sign = -1.0 if goal.direction == "maximize" else 1.0
-    means = [sign * math.fsum(t.values[goal.metric] for t in same) / len(same) for same in groups]
-    prior = Prior.of(means, sd)
-    return [
+def _candidates(allowed: Past, sd: float, most: int) -> list[_Candidate]:
+    """Give the configurations that ran again, and the `most` best of those that ran once: the others come too late."""
+    metric, sign = allowed.goal.metric, -1.0 if allowed.goal.direction == "maximize" else 1.0
+    groups = allowed.runs()
+    means = [sign * math.fsum(t.values[metric] for t in same) / len(same) for same in groups]
+    again = {t.id for same in groups for t in same}
+    once = sorted((sign * t.values[metric], t.id, t) for t in allowed.complete if t.id not in again)
+    prior = Prior.of([*means, *(loss for loss, *_ in once)], sd)
+    found = [
         _Candidate(same[0], len(same), prior.estimate(mean, len(same)), prior.doubt(len(same)))
         for same, mean in zip(groups, means, strict=True)
     ]
+    last = prior.estimate(once[:most][-1][0], 1) if once else 0.0
+    for loss, _, trial in once:
+        told = prior.estimate(loss, 1)
+        if told > last:
+            break
+        found.append(_Candidate(trial, 1, told, prior.doubt(1)))
+    return found
 
 
 def _race(candidates: Sequence[_Candidate], best: Trial) -> list[_Candidate]:
@@ -110,7 +120,7 @@ def _repeat(candidate: _Candidate, first: _Candidate, sd: float) -> Repeat:
 def _room(situation: Situation) -> int:
     """Give how many repeats the next round may have: few, but half of each of the last rounds."""
     whole = min(situation.round_trials, situation.usage.trials_left(situation.budget))
-    left = affordable(situation.budget, situation.usage, situation.slots, situation.trials).trials
+    left = affordable(situation.budget, situation.usage, situation.slots, situation.past).trials
     late = left <= _LATE_ROUNDS * situation.round_trials
     return min(whole, max(1, int(LATE_SHARE * whole) if late else whole // _EACH))
 

@@ -35,7 +35,7 @@ def decide_by_policy(situation: Situation) -> DecisionRecord | None:
     if forced is None:
         return None
     stopped_by, reason = forced
-    best = situation.goal.best(situation.trials)
+    best = situation.past.best()
     evidence = (best.id,) if best is not None else ()
     action = ActionRecord("finalize", reason, evidence, "accepted", "the policy", {"stopped_by": stopped_by})
     return DecisionRecord(situation.round, "policy", (action,), situation.source)
@@ -46,7 +46,7 @@ def decide_by_rules(situation: Situation, fallback: str | None = None, asked: st
     forced = decide_by_policy(situation)
     if forced is not None:
         return forced
-    best = situation.goal.best(situation.trials)
+    best = situation.past.best()
     evidence = (best.id,) if best is not None else ()
     actions: list[AnyAction] = []
     if situation.strategy == "auto":

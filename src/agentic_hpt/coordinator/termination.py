@@ -7,15 +7,14 @@ top, and never less than the last trials brought. How good that is on public tas
 
 from __future__ import annotations
 
+import heapq
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from agentic_hpt.coordinator.statistics import Noise, affordable, noise_of
+from agentic_hpt.coordinator.statistics import Noise, affordable, noise_in
 from agentic_hpt.protocols import Situation
-from agentic_hpt.records import TrialState
 
 _LEAST = 25
 _LEAST_A_PARAMETER = 5
@@ -51,15 +50,16 @@ def prospect(situation: Situation) -> Prospect | None:
     So it is with few trials, where nothing is left, where no trial satisfies the constraints, and with several
     objectives.
     """
-    goal = situation.goal
-    left = affordable(situation.budget, situation.usage, situation.slots, situation.trials).trials
-    allowed = goal.satisfying(t for t in situation.trials if goal.value(t) is not None and t.counted)
-    if goal.merges is not None or left < 1 or not allowed:
+    goal, past = situation.goal, situation.past
+    left = affordable(situation.budget, situation.usage, situation.slots, past).trials
+    if goal.merges is not None or left < 1:
         return None
-    estimates = goal.estimates(allowed)
-    sign = -1.0 if goal.direction == "maximize" else 1.0
-    tried = sorted((t for t in allowed if t.kind != "repeat"), key=lambda t: t.id)
-    losses = [sign * estimates.get(t.id, t.values[goal.metric]) for t in tried]
+    losses = past.losses()
+    if losses is None:
+        allowed = goal.satisfying(t for t in past.complete if t.counted)
+        estimates = goal.estimates(allowed)
+        sign = -1.0 if goal.direction == "maximize" else 1.0
+        losses = [sign * estimates.get(t.id, t.values[goal.metric]) for t in allowed if t.kind != "repeat"]
     if len(losses) < 3 * _LEAST_TOP:
         return None
     of_round = min(situation.round_trials, left)
@@ -73,7 +73,7 @@ def prospect(situation: Situation) -> Prospect | None:
     lately = _lately(losses, left)
     if lately * left > gain:
         gain, round_gain, by = lately * left, max(round_gain, lately * of_round), "the last trials"
-    noise = noise_of(goal, situation.trials)
+    noise = noise_in(past)
     return Prospect(left, gain, of_round, round_gain, by, noise, _enough(situation, len(losses)))
 
 
@@ -97,13 +97,11 @@ def no_gain(situation: Situation, found: Prospect | None) -> str | None:
 def round_cost(situation: Situation) -> float | None:
     """Give the dollars that one more round costs by the median seconds of a trial; `None` while one isn't known."""
     rate = situation.stop.dollars_per_hour if situation.stop is not None else None
-    seconds = [
-        t.seconds for t in situation.trials if t.counted and t.state is TrialState.COMPLETE and t.seconds is not None
-    ]
-    if rate is None or not seconds:
+    median = situation.past.median_seconds()
+    if rate is None or median is None:
         return None
-    left = affordable(situation.budget, situation.usage, situation.slots, situation.trials).trials
-    hours = min(situation.round_trials, left) * statistics.median(seconds) / situation.slots / 3600
+    left = affordable(situation.budget, situation.usage, situation.slots, situation.past).trials
+    hours = min(situation.round_trials, left) * median / situation.slots / 3600
     return hours * rate
 
 
@@ -127,7 +125,7 @@ def _told(found: Prospect) -> str:
 def _of_draws(losses: Sequence[float], more: int) -> float:
     """Give by how much `more` further draws may better the best, if they are as good as those so far."""
     top = min(_TOP, len(losses) // 3)
-    best = sorted(losses)[: top + 1]
+    best = heapq.nsmallest(top + 1, losses)
     scale = math.fsum(best[top] - loss for loss in best[:top]) / top
     return scale * (1 + _DOUBT / math.sqrt(top)) * math.log(1 + more / len(losses))
 

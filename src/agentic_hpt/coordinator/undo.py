@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from agentic_hpt.coordinator.statistics import beyond_noise, noise_sd
+from agentic_hpt.coordinator.statistics import beyond_noise
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import ActionRecord, DecisionRecord, Goal, Trial
 from agentic_hpt.steering import Limit
@@ -121,7 +121,7 @@ def effects(situation: Situation, noise: float | None = None) -> tuple[Effect, .
     if not acted:
         return ()
     history = _History(situation)
-    sd = noise if noise is not None else noise_sd(situation.trials, situation.goal)
+    sd = noise if noise is not None else _sd(situation)
     lifted = _lifted(situation.decisions)
     return tuple(_effect(situation, history, sd, d, place, (d.round, place) in lifted) for d, place in acted)
 
@@ -154,7 +154,7 @@ def reversals(situation: Situation) -> tuple[ActionRecord, ...]:
 
 def incumbent(situation: Situation) -> Trial | None:
     """Give the best complete trial whose configuration lies in the declared space."""
-    best = situation.goal.best(situation.trials)
+    best = situation.past.best()
     if best is None or situation.space.contains(best.params):
         return best
     return situation.goal.best(t for t in situation.trials if situation.space.contains(t.params))
@@ -307,7 +307,8 @@ def _named(action: ActionRecord) -> str:
 
 
 def _sd(situation: Situation) -> float | None:
-    return noise_sd(situation.trials, situation.goal)
+    noise = situation.past.noise()
+    return noise.sd if noise is not None else None
 
 
 def _better_of(goal: Goal, a: float | None, b: float | None) -> float | None:

@@ -12,14 +12,17 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from statistics import fmean
 from typing import Literal
 
 from agentic_hpt.coordinator.decisions import Spawn
 from agentic_hpt.coordinator.evidence.shortening import share
-from agentic_hpt.coordinator.statistics import affordable, beyond_noise, improvements, noise_sd
+from agentic_hpt.coordinator.statistics import affordable, beyond_noise
+from agentic_hpt.coordinator.undo import incumbent
+from agentic_hpt.past import Past
 from agentic_hpt.protocols import Situation
-from agentic_hpt.records import Goal, Params, Trial, configuration_key
+from agentic_hpt.records import Params, Trial, configuration_key
 from agentic_hpt.space import Choice, Parameter, SearchSpace
 from agentic_hpt.steering import space_within
 
@@ -56,10 +59,11 @@ class _Candidate:
 
 def workers(situation: Situation, taken: int = 0) -> list[Spawn]:
     """Give the workers beside the strategy's own in the next round; `taken` trials of it are given away already."""
-    goal, steering = situation.goal, situation.steering
+    steering = situation.steering
     if not situation.insights.importance:
         return []
-    best = situation.best_inside()
+    limited = bool(steering.limits)
+    best = situation.best_inside() if limited else incumbent(situation)
     if best is None:
         return []
     space = space_within(situation.space, {name: limit.range for name, limit in steering.limits.items()})
@@ -67,11 +71,11 @@ def workers(situation: Situation, taken: int = 0) -> list[Spawn]:
     found = _candidates(situation, space, best.params, names)
     if not found:
         return []
-    more = affordable(situation.budget, situation.usage, situation.slots, situation.trials)
-    part, why = share_of_workers(goal, situation.trials, by_time=more.by_time)
+    more = affordable(situation.budget, situation.usage, situation.slots, situation.past)
+    part, why = share_of_workers(situation.past, by_time=more.by_time)
     room = min(situation.round_trials, situation.usage.trials_left(situation.budget))
     given: Counter[_Candidate] = Counter()
-    for _ in range(min(room - taken, trials_due(situation.trials, part, room))):
+    for _ in range(min(room - taken, trials_due(situation.past, part, room))):
         open_ = [c for c in found if given[c] < c.most]
         if open_:
             given[min(open_, key=lambda c: (c.had + given[c]) / c.weight)] += 1
@@ -82,30 +86,31 @@ def workers(situation: Situation, taken: int = 0) -> list[Spawn]:
     ]
 
 
-def trials_due(trials: Sequence[Trial], part: float, room: int) -> int:
+def trials_due(past: Past, part: float, room: int) -> int:
     """Give how many trials of a round of `room` bring the workers to their share of the newest hundred.
 
     A small share so comes to one trial every few rounds; what was not given for want of evidence is not made up for.
     """
-    recent = _newest(trials, max(room, _RECENT - room))
+    recent = _newest(past, max(room, _RECENT - room))
     due = part * (len(recent) + room) - sum(t.kind in _WORKERS for t in recent)
     return max(0, min(math.floor(due + 1e-9), math.ceil(part * room)))
 
 
-def share_of_workers(goal: Goal, trials: Sequence[Trial], by_time: bool = False) -> tuple[float, str]:
+def share_of_workers(past: Past, by_time: bool = False) -> tuple[float, str]:
     """Give the workers' share of the trials, and why: a tenth, more or less as they gain more often than the arms.
 
     A gain is a trial that bettered the best by more than noise. Only what ran side by side is compared: before there
     were workers gains were cheap. With `by_time`, where time runs out before the trials do, a gain counts the less the
     longer the workers' trials take.
     """
-    first = min((t.round for t in trials if t.kind in _WORKERS), default=math.inf)
-    recent = _newest([t for t in trials if t.round >= first], _RECENT)
+    first = min((t.round for t in past.trials if t.kind in _WORKERS), default=math.inf)
+    recent = _newest(past, _RECENT, first)
     mine, arms = ([t for t in recent if t.kind in kinds] for kinds in (_WORKERS, _ARMS))
     if not mine:
         return _USUAL_SHARE, "no worker has a record yet"
-    sd = noise_sd(trials, goal)
-    gained = {number for number, gain in improvements(goal, trials).items() if beyond_noise(gain, sd)}
+    noise = past.noise()
+    sd = noise.sd if noise is not None else None
+    gained = {number for number, gain in past.improvements().items() if beyond_noise(gain, sd)}
     won, theirs = (sum(t.id in gained for t in some) for some in (mine, arms))
     usual = (won + theirs + 1) / (len(recent) + 1)
     credit = (won / usual + _PRIOR) / (len(mine) + _PRIOR)
@@ -154,8 +159,9 @@ def _candidates(situation: Situation, space: SearchSpace, best: Params, names: S
     return found
 
 
-def _newest(trials: Sequence[Trial], count: int) -> list[Trial]:
-    return sorted((t for t in trials if t.finished and t.kind in (*_WORKERS, *_ARMS)), key=lambda t: t.id)[-count:]
+def _newest(past: Past, count: int, first: float = 0) -> list[Trial]:
+    kinds = (*_WORKERS, *_ARMS)
+    return list(islice((t for t in reversed(past.finished) if t.kind in kinds and t.round >= first), count))
 
 
 def _relative_cost(mine: Sequence[Trial], arms: Sequence[Trial]) -> float | None:

@@ -51,7 +51,7 @@ def worker_launched(parts: StudyParts, assignment: Assignment) -> None:
         parts.bridging.given_started.set()
     if not waiting and not parts.replaying:
         round_ = assignment.round
-        parts.bridging.kept = 0
+        parts.bridging.kept, parts.bridging.bounded = 0, False
         _begin(parts, round_, lambda: any(trial.round <= round_ for trial, _ in list(parts.running.values())), 0.0)
 
 
@@ -62,7 +62,7 @@ def begin_thinking(parts: StudyParts, round_: int, kept: int) -> None:
     """
     if not parts.asks or parts.replaying:
         return
-    parts.bridging.kept = kept
+    parts.bridging.kept, parts.bridging.bounded = kept, True
     _begin(parts, round_, lambda: True, config.BRIDGE_AFTER_SECONDS)
 
 
@@ -207,33 +207,43 @@ def _next_trial(parts: StudyParts, round_: int, limit: int | None) -> Trial | No
     Before the first round the default and the given configurations come first, as that round's plan will have them.
     With a `limit` an earlier bridge is repeated: what its trials found, or left of the budget, did not end it.
     """
-    trials = parts.ledger.trials()
-    goal = parts.config.goal
-    best = goal.best(trials)
-    reached = meeting(goal, trials) is not None if goal.several else best is not None and goal.reached(goal.value(best))
-    if limit is None and reached:
+    usage, budget, bridge = parts.ledger.usage(), parts.config.limits_of_study, parts.bridging
+    if usage.spent(budget) or (limit is None and _reached(parts)):
         return None
-    situation = parts.situation(round_, [t for t in trials if t.finished and t.round <= round_])
-    if situation.usage.spent(situation.budget):
-        return None
-    revision = situation.steering.revision
-    if round_ == 0:
-        for planned in parts.strategy.plan(situation, None):
+    held = bridge.assignment if bridge.assignment is not None and bridge.assignment.round == round_ + 1 else None
+    if held is None or round_ == 0:
+        ended = [t for t in parts.ledger.trials() if t.finished and t.round <= round_]
+        situation = parts.situation(round_, ended)
+        for planned in parts.strategy.plan(situation, None) if round_ == 0 else ():
             if planned.kind in ("default", "initial"):
                 begun = len(parts.ledger.of_assignment(1, planned.kind, planned.worker))
                 if begun < planned.trials:
                     return next_trial(parts, planned, begun)
-    if limit is None and situation.usage.trials_left(situation.budget) <= parts.bridging.kept:
+    if limit is None and usage.trials_left(budget) <= bridge.kept:
         return None
-    held = parts.bridging.assignment
-    if held is None or held.round != round_ + 1:
-        held = parts.bridging.assignment = parts.strategy.bridge(situation)
+    if held is None:
+        whole = parts.strategy.bridge(replace(situation, round_trials=usage.trials_left(budget)))
+        held = None if whole is None else replace(whole, revision=situation.steering.revision)
+        bridge.assignment = held
     if held is None:
         return None
+    most = min(held.trials, parts.config.round_trials) if bridge.bounded else held.trials
     position = len(_reserved(parts, round_))
-    if position >= (held.trials if limit is None else limit):
+    if position >= (most if limit is None else limit):
         return None
-    return next_trial(parts, replace(held, revision=revision), position)
+    return next_trial(parts, held, position)
+
+
+def _reached(parts: StudyParts) -> bool:
+    """Say whether the targets are reached, if there are any."""
+    goal = parts.config.goal
+    if all(objective.target is None for objective in goal.objectives):
+        return False
+    trials = parts.ledger.trials()
+    if goal.several:
+        return meeting(goal, trials) is not None
+    best = goal.best(trials)
+    return best is not None and goal.reached(goal.value(best))
 
 
 async def _stop(parts: StudyParts) -> None:

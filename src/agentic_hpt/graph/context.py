@@ -13,6 +13,7 @@ from typing import ParamSpec, Protocol, TypeVar, cast
 
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.errors import LedgerError
+from agentic_hpt.past import Memory
 from agentic_hpt.protocols import Coordinator, EarlyStopping, Executor, Ledger, Objective, Situation, Strategy, Tracker
 from agentic_hpt.records import (
     Assignment,
@@ -64,6 +65,9 @@ class Bridging:
     assignment: Assignment | None = None
     kept: int = 0
     """Trials of the budget that it leaves alone."""
+    bounded: bool = False
+    """Whether it has one round's trials at most. While stragglers finish it goes on as long as they do: a cluster would
+    stand idle else."""
     trouble: BaseException | None = None
     """What ends the study: the ledger failed, or the objective was refused."""
     troubled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -112,6 +116,8 @@ class StudyParts:
     runs: dict[int, Trial] = field(default_factory=dict)
     """The trials as read back from the tracker."""
     rounds_read: set[int] = field(default_factory=set)
+    memory: Memory = field(default_factory=Memory)
+    """What the trials said at the last decision."""
     best: Trial | None = None
     """The search's best trial so far, for the live view."""
     described: bool = False
@@ -208,6 +214,7 @@ class StudyParts:
             halving=self.config.halving,
             initial=self.initial,
             stop=stop,
+            memory=self.memory if deciding else Memory(),  # planning goes on in another thread
         )
 
     def job(self, trial: Trial, *, final: bool = False) -> Job:

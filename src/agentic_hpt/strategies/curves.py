@@ -25,7 +25,11 @@ def estimated_final(trials: Iterable[Trial], goal: Goal) -> dict[int, tuple[floa
     ranks round. The SD grows with the distance from what is known, and while few curves are. With fewer than three, and
     for a trial that went on later, there is nothing.
     """
-    known = {t.id: t for t in trials}
+    given = list(trials)
+    stopped = [t for t in given if t.state is TrialState.PRUNED and t.kind != "imported"]
+    if not stopped:
+        return {}
+    known = {t.id: t for t in given}
     complete = [t for t in known.values() if goal.metric in t.values and t.reports and t.state is TrialState.COMPLETE]
     complete = [t for t in complete if t.kind != "imported"][-_MOST_CURVES:]
     if len(complete) < _LEAST_CURVES:
@@ -35,7 +39,6 @@ def estimated_final(trials: Iterable[Trial], goal: Goal) -> dict[int, tuple[floa
     gone_on = {t.continues for t in known.values() if t.continues is not None}
     lines: dict[int, _Line | None] = {}
     found: dict[int, tuple[float, float]] = {}
-    stopped = (t for t in known.values() if t.state is TrialState.PRUNED and t.kind != "imported")
     for trial in [t for t in stopped if t.id not in gone_on][-_MOST_STOPPED:]:
         curve = curve_of(trial, goal.metric, known)
         if curve:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,7 @@ def insights_of(space: SearchSpace, goal: Goal, trials: Sequence[Trial]) -> Insi
     goal, trials = goal.merged(trials)
     ours = sorted((t for t in trials if _tells(goal, t)), key=lambda t: t.id)
     enough = max(_LEAST, _LEAST_A_PARAMETER * len(space))
-    if sum(goal.value(t) is not None for t in ours) < enough:
+    if len(list(islice((t for t in ours if goal.value(t) is not None), enough))) < enough:
         return Insights()
     ours = [t for t in _spread(ours, MOST) if space.contains(t.params)]
     values = [goal.value(t) for t in ours]

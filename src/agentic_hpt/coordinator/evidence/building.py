@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -29,19 +28,16 @@ from agentic_hpt.coordinator.statistics import (
     Affordable,
     Cost,
     Noise,
-    Yield,
     affordable,
     cost,
     least_gain,
-    noise_of,
-    since_gain,
-    trend,
-    yields,
+    noise_in,
 )
 from agentic_hpt.coordinator.termination import prospect
 from agentic_hpt.coordinator.undo import effects, incumbent
+from agentic_hpt.past import Yield
 from agentic_hpt.protocols import Situation
-from agentic_hpt.records import JsonObject, Trial, configuration_key
+from agentic_hpt.records import JsonObject, Trial
 from agentic_hpt.steering import Steering
 
 _ROUNDS = 12
@@ -65,24 +61,15 @@ def build_evidence(situation: Situation) -> JsonObject:
     Its size is bounded: at most 60 trials, 12 rounds, 12 workers, 6 decisions, 10 notes, and the 40 most important
     parameters, 10 of them in the table; what is left out is counted. The trials' order plays no part.
     """
-    situation = replace(
-        situation,
-        trials=tuple(sorted(situation.trials, key=lambda t: t.id)),
-        running=tuple(sorted(situation.running, key=lambda t: t.id)),
-    )
-    goal, space, steering = situation.goal, situation.space, situation.steering
-    trials = [t for t in situation.trials if t.finished]
-    complete = [t for t in trials if goal.value(t) is not None]
-    failed: dict[str, list[Trial]] = {}
-    for trial in trials:
-        if trial.failure is not None:
-            failed.setdefault(str(trial.failure), []).append(trial)
+    situation = _in_order(situation)
+    goal, space, steering, past = situation.goal, situation.space, situation.steering, situation.past
+    trials, complete = past.finished, past.complete
     importance = situation.insights.importance
     names = sorted(space.names, key=lambda name: -importance.get(name, 0.0))
     free = list(steering.free(names))
     best = incumbent(situation)
-    top, rest = top_fifth(goal, complete)
-    noise = noise_of(goal, complete, situation.insights)
+    top, rest = top_fifth(past.ranked())
+    noise = noise_in(past, situation.insights)
     sd = noise.sd if noise is not None and noise.source == "repeats" else None
     found = Findings(
         situation=situation,
@@ -92,21 +79,21 @@ def build_evidence(situation: Situation) -> JsonObject:
         best=best,
         noise=noise,
         prospect=prospect(situation),
-        since_gain=since_gain(goal, trials, sd),
+        since_gain=past.since_gain(least_gain(sd)),
         contrasts=tuple(contrasts(space, free[:_CONTRASTS], top, rest)),
         bounds=tuple(at_bounds(space, free[:_DECLARED], steering.region, best, top)),
         failures={
-            kind: tuple(shared_regions(space, names[:_DECLARED], failed[kind], complete)[:_REGIONS])
-            for kind in sorted(failed)
+            kind: tuple(shared_regions(space, names[:_DECLARED], past.failed[kind], complete)[:_REGIONS])
+            for kind in sorted(past.failed)
         },
-        failed={kind: len(group) for kind, group in sorted(failed.items())},
-        kinds=tuple(yields(goal, trials, lambda t: t.kind)),
+        failed={kind: len(group) for kind, group in sorted(past.failed.items())},
+        kinds=tuple(past.yields("kind")),
         score=model_score(situation),
-        cost=cost(space, trials),
-        affordable=affordable(situation.budget, situation.usage, situation.slots, trials),
+        cost=cost(space, past),
+        affordable=affordable(situation.budget, situation.usage, situation.slots, past),
         effects=effects(situation),
     )
-    workers = yields(goal, trials, lambda t: t.worker)
+    workers = past.yields("worker")
     shown = names[:_DECLARED]
     evidence: JsonObject = {
         "conclusions": list(conclusions(found)),
@@ -120,7 +107,7 @@ def build_evidence(situation: Situation) -> JsonObject:
         "round": situation.round,
         "budget": _budget(situation),
         "cost": _cost(found.cost, found.affordable),
-        "counts": dict(sorted(Counter(str(t.state) for t in trials).items())),
+        "counts": dict(sorted((str(state), count) for state, count in past.counts.items())),
         "best": _best(situation, best, names),
         "trials_since_best": found.plateau[0],
         "trials_since_gain_beyond_noise": found.since_gain,
@@ -136,7 +123,7 @@ def build_evidence(situation: Situation) -> JsonObject:
                 "median": short(r.median),
                 "gain": short(r.gain),
             }
-            for r in trend(goal, trials, _ROUNDS)
+            for r in past.trend(_ROUNDS)
         ],
         "insights": _insights(situation, names),
         "top_fifth": [_contrast(c) for c in found.contrasts],
@@ -144,7 +131,7 @@ def build_evidence(situation: Situation) -> JsonObject:
         "failures": [_failure(kind, found.failed[kind], regions) for kind, regions in found.failures.items()],
         "kinds": [_yield(y, "kind") for y in found.kinds[:_KINDS]],
         "workers": [_yield(y, "worker") for y in workers[:_WORKERS]],
-        "curves": curves(situation, trials),
+        "curves": curves(situation),
         "trials": table(situation, select_trials(situation, trials), names[:_COLUMNS]),
         "decisions": told_decisions(situation.decisions),
         "effects": told_effects(found.effects),
@@ -168,6 +155,13 @@ def build_evidence(situation: Situation) -> JsonObject:
     if any(left_out.values()):
         evidence["left_out"] = {key: count for key, count in left_out.items() if count}
     return evidence
+
+
+def _in_order(situation: Situation) -> Situation:
+    """Give a situation whose trials stand in order of their ids."""
+    order = situation.past.trials
+    trials = situation.trials if list(situation.trials) == order else tuple(order)  # mostly they are the same objects
+    return replace(situation, trials=trials, running=tuple(sorted(situation.running, key=lambda t: t.id)))
 
 
 def _budget(situation: Situation) -> JsonObject:
@@ -234,9 +228,7 @@ def _best(situation: Situation, best: Trial | None, names: Sequence[str]) -> Jso
     if best is None:
         return None
     goal = situation.goal
-    alike = [t for t in situation.trials if t.params == best.params]  # cheap, and true also of 1 and true
-    key = configuration_key(best.params)
-    runs = [v for t in alike if (v := goal.value(t)) is not None and configuration_key(t.params) == key]
+    runs = [goal.value(t) or 0.0 for t in situation.past.runs_like(best.params)]
     entry: JsonObject = {
         "trial": best.id,
         "value": short(goal.value(best)),

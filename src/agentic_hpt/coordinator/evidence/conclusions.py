@@ -13,9 +13,10 @@ from agentic_hpt.coordinator.evidence.shortening import cut, share, short
 from agentic_hpt.coordinator.evidence.told_constraints import constraint_sentences
 from agentic_hpt.coordinator.evidence.told_front import front_sentences
 from agentic_hpt.coordinator.evidence.told_outlook import outlook_sentences
-from agentic_hpt.coordinator.statistics import Affordable, Cost, Noise, Yield, least_gain
+from agentic_hpt.coordinator.statistics import Affordable, Cost, Noise, least_gain
 from agentic_hpt.coordinator.termination import Prospect
 from agentic_hpt.coordinator.undo import Effect
+from agentic_hpt.past import Yield
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import Range, Trial
 from agentic_hpt.steering import Steering
@@ -85,7 +86,7 @@ def _standing(found: Findings) -> Iterator[str]:
         if not any(goal.value(t) is not None for t in found.situation.trials):
             yield "No trial is complete yet."
         return
-    mean = goal.estimates(found.situation.trials).get(best.id)
+    mean = found.situation.past.estimates().get(best.id)
     value = cast(float, goal.value(best)) if mean is None else mean
     what = goal.metric if mean is None else f"mean {goal.metric} of its runs"
     how = f"round {best.round}, worker {cut(best.worker, 40)}"

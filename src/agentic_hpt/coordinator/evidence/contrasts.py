@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from agentic_hpt.records import Goal, ParamValue, Range, Trial
+from agentic_hpt.records import ParamValue, Range, Trial
 from agentic_hpt.space import Choice, Parameter, SearchSpace
 
 _LEAST_COMPLETE = 10
@@ -19,7 +19,7 @@ _SHIFT = 0.1
 _MORE_FREQUENT = 0.25
 _MOST_VALUES = 3
 _EDGE = 0.02
-_SAMPLE = 1_000
+_SAMPLE = 300
 _LEAST_FAILURES = 4
 _FAILURES_IN_REGION = 0.8
 _SUCCESSES_IN_REGION = 0.3
@@ -64,16 +64,15 @@ class SharedRegion:
     successes: float
 
 
-def top_fifth(goal: Goal, trials: Sequence[Trial]) -> tuple[list[Trial], list[Trial]]:
-    """Divide the complete trials into the best fifth and the rest; both are empty below 10 of them.
+def top_fifth(ranked: Sequence[Trial]) -> tuple[list[Trial], list[Trial]]:
+    """Divide the complete trials, best first, into the best fifth and the rest; both are empty below 10 of them.
 
     Of a long history each is a sample, evenly over the ranks.
     """
-    ranked = goal.ranked(trials)
     if len(ranked) < _LEAST_COMPLETE:
         return [], []
     top = max(_LEAST_TOP, round(_TOP * len(ranked)))
-    return _sample(ranked[:top]), _sample(ranked[top:])
+    return _sample(ranked, 0, top), _sample(ranked, top)
 
 
 def contrasts(space: SearchSpace, names: Sequence[str], top: Sequence[Trial], rest: Sequence[Trial]) -> list[Contrast]:
@@ -148,10 +147,11 @@ def shared_regions(
     return [entry[2] for entry in sorted(found, key=lambda e: (e[0], e[1]))]
 
 
-def _sample(trials: Sequence[Trial]) -> list[Trial]:
-    if len(trials) <= _SAMPLE:
-        return list(trials)
-    return [trials[i * len(trials) // _SAMPLE] for i in range(_SAMPLE)]
+def _sample(trials: Sequence[Trial], start: int = 0, stop: int | None = None) -> list[Trial]:
+    count = (len(trials) if stop is None else stop) - start
+    if count <= _SAMPLE:
+        return list(trials[start : start + count])
+    return [trials[start + i * count // _SAMPLE] for i in range(_SAMPLE)]
 
 
 def _by_quartiles(name: str, parameter: Parameter, top: list[float], rest: list[float]) -> Contrast:

@@ -26,7 +26,7 @@ def select_trials(situation: Situation, trials: Sequence[Trial], most: int = MAX
     if len(ordered) <= most:
         return ordered
     third = most // 3
-    chosen = {t.id: t for t in situation.goal.ranked(ordered)[:third]}
+    chosen = {t.id: t for t in situation.past.ranked()[:third]}
     recent = [t for t in ordered[::-1] if t.id not in chosen][:third]
     chosen.update({t.id: t for t in recent})
     rest = [t for t in ordered if t.id not in chosen]
@@ -61,17 +61,20 @@ def _broken(goal: Goal, trial: Trial) -> str:
     return ",".join(str(number) for number, margin in margins if margin is None or margin > 0) or "none"
 
 
-def curves(situation: Situation, trials: Sequence[Trial]) -> list[JsonObject]:
+def curves(situation: Situation) -> list[JsonObject]:
     """Give the learning curves of the 3 best trials, the 3 newest, and of running ones, in at most 8 points each."""
-    goal = situation.goal.merges or situation.goal
-    reported = [t for t in trials if any(goal.metric in r.metrics for r in t.reports)]
-    best = goal.ranked(reported)[:_CURVES]
+    goal, past = situation.goal.merges or situation.goal, situation.past
+    reported = past.reported
+
+    def has_reported(trial: Trial) -> bool:
+        return any(goal.metric in r.metrics for r in trial.reports)
+
+    best = list(islice(filter(has_reported, past.ranked() if reported else ()), _CURVES))
     shown_best = {t.id for t in best}
     newest = list(islice((t for t in reported[::-1] if t.id not in shown_best), _CURVES))
-    running = [t for t in situation.running if any(goal.metric in r.metrics for r in t.reports)][-_RUNNING_CURVES:]
+    running = [t for t in situation.running if has_reported(t)][-_RUNNING_CURVES:]
     shown = (("best", best), ("newest", newest), ("running", running))
-    known = {t.id: t for t in situation.trials}
-    return [{"trial": t.id, "of": why, "points": _points(t, goal, known)} for why, group in shown for t in group]
+    return [{"trial": t.id, "of": why, "points": _points(t, goal, past.known)} for why, group in shown for t in group]
 
 
 def _points(trial: Trial, goal: Goal, known: Mapping[int, Trial]) -> list[list[object]]:
@@ -86,20 +89,20 @@ def _points(trial: Trial, goal: Goal, known: Mapping[int, Trial]) -> list[list[o
 def describe_progress(situation: Situation) -> str:
     """Say in one sentence where the study stands."""
     goal = situation.goal
-    best = goal.best(situation.trials)
+    best = situation.past.best()
     if best is None:
         nothing = "no trial is complete yet"
         if goal.constraints and any(goal.value(t) is not None for t in situation.trials):
             nothing = "no trial satisfies the constraints yet"
         return f"{nothing}; {_left(situation)}"
     if goal.merges is not None:
-        volume = goal.figure(goal.furthest(situation.trials) or best)
+        volume = goal.figure(situation.past.furthest() or best)
         knee = values_text({o.metric: best.values[o.metric] for o in goal.merges.objectives})
         return f"hypervolume {volume:.4g}, knee trial {best.id} ({knee}); {_left(situation)}"
-    earlier = [t for t in situation.trials if t.round < situation.round]
-    before = goal.best(earlier)
-    value = goal.estimates(situation.trials).get(best.id, goal.value(best))
-    old = goal.estimates(earlier).get(before.id, goal.value(before)) if before is not None else None
+    before = situation.past.best(situation.round)
+    value = situation.past.estimates().get(best.id, goal.value(best))
+    earlier = situation.past.estimates(situation.round)
+    old = earlier.get(before.id, goal.value(before)) if before is not None else None
     text = f"best {goal.metric} {value:.5g} (trial {best.id}, worker {best.worker})"
     if value is not None and old is not None and situation.round > 1:
         text += f", {value - old:+.3g} in round {situation.round}" if value != old else ", no gain in this round"

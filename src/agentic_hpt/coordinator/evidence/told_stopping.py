@@ -5,13 +5,13 @@ from __future__ import annotations
 from agentic_hpt.coordinator.evidence.shortening import short
 from agentic_hpt.fidelity import rungs, spent
 from agentic_hpt.protocols import Situation
-from agentic_hpt.records import JsonObject
+from agentic_hpt.records import JsonObject, TrialState
 
 
 def told_stopping(situation: Situation) -> JsonObject | None:
     """Give how many trials were stopped, went on and ran to their ends, and the steps; `None` without a stop."""
     goal = situation.goal.merges or situation.goal
-    known = spent(situation.trials)
+    known = spent(situation.trials) if situation.past.counts[TrialState.PRUNED] else None
     if known is None:
         return None
     halving = situation.halving

@@ -44,10 +44,10 @@ class Draft:
     @classmethod
     def of(cls, situation: Situation, by: str = "") -> Draft:
         """Give the draft in which nothing was judged yet."""
-        complete = tuple(t for t in situation.trials if situation.goal.value(t) is not None)
+        complete = tuple(situation.past.complete)
         tried = Tried((*situation.trials, *situation.running))
         steering, best = replace(situation.steering, spawns=()), incumbent(situation)
-        top = tuple(situation.goal.leading(complete))
+        top = tuple(situation.past.leading())
         return cls(situation, steering, best, complete, tried, by, top=top, distrust=distrust(situation))
 
     def after(self, record: ActionRecord, position: int) -> Draft:
@@ -171,8 +171,8 @@ def refused(action: AnyAction, draft: Draft, why: str) -> ActionRecord:
 
 def _record(action: AnyAction, draft: Draft, verdict: Verdict, why: str, detail: dict[str, object]) -> ActionRecord:
     now = draft.situation
-    real = {t.id for t in (*now.trials, *now.running)}
-    evidence = tuple(i for i in action.evidence if i in real)
+    running = {t.id for t in now.running}
+    evidence = tuple(i for i in action.evidence if i in now.past.known or i in running)
     if action.evidence and not evidence:
         why = f"{why[:400]}; none of the trials given as evidence exists"
     asked = action.model_dump(mode="json", exclude_none=True)

@@ -7,7 +7,7 @@ from typing import Literal
 from agentic_hpt.coordinator.termination import no_gain, prospect
 from agentic_hpt.fronts import meeting
 from agentic_hpt.protocols import Situation
-from agentic_hpt.records import Trial, configuration_key
+from agentic_hpt.records import Trial
 
 StoppedBy = Literal["target", "budget.trials", "budget.minutes", "no_gain", "coordinator"]
 
@@ -15,7 +15,7 @@ StoppedBy = Literal["target", "budget.trials", "budget.minutes", "no_gain", "coo
 def must_finalize(situation: Situation) -> tuple[StoppedBy, str] | None:
     """Say by what the search is over, and why in words; `None` while it may go on."""
     goal = situation.goal
-    best = goal.best(situation.trials)
+    best = situation.past.best()
     value = _estimate(situation, best) if best is not None else None
     if best is not None and goal.reached(value):
         return "target", f"trial {best.id} has {goal.metric} {value:g}; the target {goal.target:g} is reached"
@@ -42,18 +42,14 @@ def plateau(situation: Situation) -> tuple[int, int]:
     A trial that was the best until repeats lowered its mean counts as one: to repeat it makes no plateau at once.
     While every trial breaks a constraint there is none: the search has not found what it looks for.
     """
-    goal = situation.goal
-    best = goal.furthest(situation.trials)
-    finished = [t for t in situation.trials if t.finished and t.counted]
-    since = 0 if goal.constraints else len(finished)
+    past = situation.past
+    best, highest, finished = past.furthest(), past.last_gain(), len(past.counted)
+    since = 0 if situation.goal.constraints else finished
     if best is not None:
-        highest = goal.furthest(t for t in situation.trials if t.kind != "repeat") or best
-        last = max(best.id, highest.id)
-        since = sum(t.id > last for t in finished)
-    return since, max(20, 5 * len(situation.space), -(-len(finished) // 2), -(-(situation.budget.trials or 0) // 2))
+        since = past.since(max(best.id, best.id if highest is None else highest))
+    return since, max(20, 5 * len(situation.space), -(-finished // 2), -(-(situation.budget.trials or 0) // 2))
 
 
 def _estimate(situation: Situation, trial: Trial) -> float | None:
     """Give a trial's value, or its configuration's mean where a repeat ran it again: a lucky seed ends no search."""
-    means = situation.goal.repeated_means(situation.trials)
-    return means.get(configuration_key(trial.params), situation.goal.value(trial))
+    return situation.past.estimates().get(trial.id, situation.goal.value(trial))
