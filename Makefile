@@ -3,13 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test lint bench-overhead bench-scale bench bench-transfer bench-peers bench-envs clean
+.PHONY: run test chaos soak lint bench-overhead bench-scale bench-failures bench bench-transfer bench-objectives bench-peers bench-envs clean
 
 run: .venv/.installed
 	$(BIN)/hpt run --task digits --study digits --home hpt-home --fresh
 
 test: .venv/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# All faults of docs/robustness.md, about a quarter of an hour; `make test` has a few of them.
+chaos: .venv/.installed-dev
+	$(BIN)/python -m tests.chaos --kills 200 --workers 100
+
+soak: .venv/.installed-dev
+	$(BIN)/python bench/soak.py --minutes 120
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
@@ -25,6 +32,12 @@ bench-scale: .venv/.installed-dev
 
 bench-transfer: .venv/.installed-bench
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python bench/transfer.py --data $(HPO_BENCH_DATA) --seeds 5
+
+bench-objectives: .venv/.installed-bench
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m bench.multi_objective --data $(HPO_BENCH_DATA) --seeds 10
+
+bench-failures: .venv/.installed-dev
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python bench/failures.py
 
 # HPO_BENCH_DATA names the folder with the YAHPO data (docs/benchmarks.md says where to get it). The peers' runs are in the
 # repository; `bench-peers` makes those that are missing, each peer in an environment of its own.

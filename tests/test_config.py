@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentic_hpt.config import Settings, StudyConfig, check_study_name, mask_secrets, read_study_file
+from agentic_hpt.config import Settings, StudyConfig, check_study_name, mask_secrets, read_study_file, shown
 from agentic_hpt.errors import ConfigError, SpaceError
 from agentic_hpt.presets import TASKS, task_study
 from agentic_hpt.records import Budget, Goal
@@ -228,7 +228,7 @@ def test_a_mistake_in_a_file_names_the_file(tmp_path: Path) -> None:
         ({"metric": "a", "reference": {"a": 1}}, "reference: it goes with several metrics only"),
         ({"parallel": 0}, "parallel: 0: "),
         ({"parallel": 2, "executor": "inline"}, "parallel: 2 does not go with executor: inline"),
-        ({"executor": "ray"}, "executor: 'ray': "),
+        ({"executor": "dask"}, "executor: 'dask': "),
         ({"strategy": "magic"}, "strategy: 'magic': "),
         ({"seed": -1}, "seed: -1: "),
         ({"seed": 2**32}, "seed: 4294967296: "),
@@ -404,7 +404,7 @@ def test_home_precedence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 def test_where_things_are(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings.load(home)
     assert settings.ledger_url == f"sqlite:///{home}/ledger.db"
-    assert settings.checkpoints.parent == home
+    assert settings.checkpoints == f"sqlite:///{home}/checkpoints.db"
     assert settings.artifacts("s-1") == home / "artifacts" / "s-1"
     assert not home.exists(), "loading settings writes nothing"
     monkeypatch.setenv("AGENTIC_HPT_LEDGER", "sqlite:////var/l.db")
@@ -420,10 +420,53 @@ def test_tracking_uri_precedence(home: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert Settings.load(home).resolve_tracking_uri(given_) == "http://mine"
 
 
-def test_another_database_is_refused_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AGENTIC_HPT_LEDGER", "postgresql://me:hunter22@host/db")
+def test_postgresql_holds_ledger_checkpoints_and_mlflow(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for scheme in ("postgresql", "postgres", "postgresql+psycopg"):
+        monkeypatch.setenv("AGENTIC_HPT_LEDGER", f"{scheme}://me:p%40w@db.host:5433/hpt?sslmode=verify-full")
+        settings = Settings.load(home)
+        assert settings.ledger_url.startswith("postgresql://me:p%40w@db.host:5433/hpt?")
+        assert "sslmode=verify-full" in settings.ledger_url
+        assert "connect_timeout=10" in settings.ledger_url
+        assert settings.checkpoints == settings.ledger_url
+        store = settings.resolve_tracking_uri(described().mlflow)
+        assert store.startswith("postgresql+psycopg://me:p%40w@db.host:5433/hpt?")
+        assert store.endswith("options=-csearch_path%3Dhpt_mlflow")
+        assert shown(store) == "postgresql+psycopg://***@db.host:5433/hpt"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
+    assert Settings.load(home).resolve_tracking_uri(described().mlflow) == "http://server"
+
+
+def test_what_an_address_of_postgresql_says_itself_holds(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "AGENTIC_HPT_LEDGER", "postgresql:///hpt?host=/run/pg&connect_timeout=3&options=-cstatement_timeout=0"
+    )
+    settings = Settings.load(home)
+    assert settings.ledger_url.startswith("postgresql:///hpt?")
+    assert "host=%2Frun%2Fpg" in settings.ledger_url
+    assert "connect_timeout=3" in settings.ledger_url
+    assert settings.mlflow_store.endswith("options=-cstatement_timeout%3D0%20-csearch_path%3Dhpt_mlflow")
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("mysql://me:hunter22@host/db", "no store that can be used"),
+        ("postgresql://me:hunter22@host", "names no database"),
+        ("postgresql://me:hunter22@host/", "names no database"),
+        ("postgresql://me:hunter22@22@host/db", "can't be read"),
+        ("postgresql://me:hunter22/22@host/db", "can't be read"),
+        ("postgresql://me:hunter22?22@host/db", "can't be read"),
+        ("postgresql://me:hunter22#22@host/db", "can't be read"),
+        ("postgresql://me:hunter22@[host/db", "is no address"),
+    ],
+)
+def test_an_address_that_is_wrong_is_refused_without_its_password(
+    address: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTIC_HPT_LEDGER", address)
     with pytest.raises(ConfigError, match="AGENTIC_HPT_LEDGER") as caught:
         Settings.load()
+    assert problem in caught.value.message
     assert "hunter22" not in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""The ledger on a real SQLite file: budgets, attempts, one transaction an answer, the outbox, other processes."""
+"""The ledger on SQLite and PostgreSQL: budgets, attempts, one transaction an answer, the outbox, other processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from agentic_hpt.errors import FailureKind, LedgerError, StoreVersionError, StudyExists, StudyNotFound
-from agentic_hpt.ledger import LedgerStore, StudyLedger, open_outbox
+from agentic_hpt.ledger import LedgerStore, StudyLedger, open_outbox, schema
 from agentic_hpt.ledger.study_ledger import trial_seed
 from agentic_hpt.records import (
     ActionRecord,
@@ -30,47 +30,15 @@ from agentic_hpt.records import (
     TrialState,
     WorkerKind,
 )
+from ledger_homes import BUDGET, KINDS, Home, opened
 
-BUDGET = Budget(trials=3)
 PARAMS = {"lr": 0.1 + 0.2, "n": 3, "opt": "adam", "flag": True, "reg": None}
 DONE = Outcome.complete({"accuracy": 1 / 3, "loss": 0.5}, seconds=1.5, reports=(Report(0, {"accuracy": 0.1}),))
 
 
-class Home:
-    """A ledger file that can be opened as often as a test likes, as after a kill: nothing is closed before."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "ledger.db"
-        self.url = f"sqlite:///{self.path}"
-        self._stores: list[LedgerStore] = []
-        self.row = self.store().create_study("digits", {"seed": 7})
-
-    def store(self) -> LedgerStore:
-        self._stores.append(LedgerStore(self.url))
-        return self._stores[-1]
-
-    def open(self, budget: Budget = BUDGET) -> StudyLedger:
-        return self.store().open_study(self.row, budget=budget, seed=7)
-
-    def sql(self, statement: str) -> list[tuple[object, ...]]:
-        connection = sqlite3.connect(self.path)
-        try:
-            rows = connection.execute(statement).fetchall()
-            connection.commit()
-            return rows
-        finally:
-            connection.close()
-
-    def close(self) -> None:
-        for store in self._stores:
-            store.close()
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
-    home = Home(tmp_path)
-    yield home
-    home.close()
+@pytest.fixture(params=KINDS)
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
+    yield from opened(request, tmp_path)
 
 
 def reserve(ledger: StudyLedger, kind: WorkerKind = "joint", round_: int = 1, worker: str = "w") -> Trial | None:
@@ -325,15 +293,15 @@ def test_the_end_of_a_trial_is_stored_whole_or_not_at_all(home: Home) -> None:
     ledger = home.open()
     reserve(ledger)
     started = ledger.start(0)
-    home.sql("create trigger no before insert on hpt_outbox begin select raise(abort, 'disk full'); end")
-    with pytest.raises(LedgerError, match="disk full"):
+    home.forbid("insert on hpt_outbox")
+    with pytest.raises(LedgerError, match="not today"):
         ledger.finish(0, 1, DONE)
     for found in (ledger, home.open()):
         assert found.trial(0) == started
         assert found.unsent() == 0
     assert home.sql("select count(*) from hpt_reports") == [(0,)]
     assert home.sql("select state, ended from hpt_attempts") == [("running", None)]
-    home.sql("drop trigger no")
+    home.allow()
     finished = ledger.finish(0, 1, DONE)
     assert home.open().trial(0) == finished
     assert ledger.unsent() == 1
@@ -363,11 +331,11 @@ def test_a_failed_write_leaves_memory_and_disk_as_they_were(
     ledger = home.open(Budget())
     reserve(ledger)
     before = state(ledger)
-    home.sql(f"create trigger no before {fails_at} begin select raise(abort, 'disk full'); end")
-    with pytest.raises(LedgerError, match="disk full"):
+    home.forbid(fails_at)
+    with pytest.raises(LedgerError, match="not today"):
         write(ledger)
     assert state(ledger) == state(home.open(Budget())) == before
-    home.sql("drop trigger no")
+    home.allow()
     write(ledger)
     assert state(ledger) == state(home.open(Budget())) != before
 
@@ -721,14 +689,12 @@ def test_a_store_of_an_older_version_is_brought_up_and_loses_nothing(home: Home,
     ledger = home.open()
     run(ledger)
     ledger.record_decision(decision(1))
-    tables = {"hpt_notes": 2, "hpt_evidence": 3, "hpt_earlier": 4, "hpt_revisions": 4, "hpt_drivers": 5}
-    columns = {"trials continues": 4, "trials source": 4, "attempts epoch": 5, "attempts message": 5}
-    for table in (name for name, since in tables.items() if version < since):
-        home.sql(f"drop table {table}")
-    for table, column in (name.split() for name, since in columns.items() if version < since):
-        home.sql(f"alter table hpt_{table} drop column {column}")
-    home.sql(f"update hpt_meta set value = '{version}' where key = 'schema_version'")
     home.close()
+    for table in (table.name for since, table in schema.TABLES_SINCE if version < since):
+        home.sql(f"drop table {table}")
+    for column in (column for since, column in schema.COLUMNS_SINCE if version < since):
+        home.sql(f"alter table {column.table.name} drop column {column.name}")
+    home.sql(f"update hpt_meta set value = '{version}' where key = 'schema_version'")
     store = LedgerStore(home.url, create=create)
     assert home.sql("select value from hpt_meta where key = 'schema_version'") == [("5",)]
     assert home.sql("select count(*) from hpt_notes") == [(0,)]
@@ -740,6 +706,8 @@ def test_a_store_of_an_older_version_is_brought_up_and_loses_nothing(home: Home,
     assert again.evidence(2) == {"round": 2}
     again.add_note("it works")
     assert [n.text for n in again.notes()] == ["it works"]
+    hold = store.hold(home.row.uid, None)
+    store.open_study(home.row, budget=BUDGET, seed=7, hold=hold).add_seconds(1.0)
     store.close()
 
 
@@ -757,13 +725,23 @@ def test_which_stopped_trial_one_goes_on_from_is_kept(home: Home) -> None:
 def test_a_newer_store_is_refused_and_left_alone(home: Home) -> None:
     home.sql("update hpt_meta set value = '6' where key = 'schema_version'")
     home.close()
-    before = home.path.read_bytes()
+    before = home.sql("select * from hpt_meta")
     for open_ in (lambda: LedgerStore(home.url), lambda: open_outbox(home.url, home.row.uid)):
         with pytest.raises(StoreVersionError, match=r"store version 6; this agentic-hpt reads up to 5") as caught:
             open_()
         assert caught.value.exit_code == 2
         assert "upgrade" in caught.value.hint
-    assert home.path.read_bytes() == before
+    assert home.sql("select * from hpt_meta") == before
+
+
+@pytest.mark.parametrize("told", ["delete from hpt_meta", "drop table hpt_meta", "update hpt_meta set value = 'new'"])
+@pytest.mark.parametrize("create", [True, False])
+def test_a_store_that_does_not_say_its_version_is_refused_and_left_alone(home: Home, told: str, create: bool) -> None:
+    home.close()
+    home.sql(told)
+    with pytest.raises(StoreVersionError, match="does not say of which store version"):
+        LedgerStore(home.url, create=create)
+    assert home.sql("select name from hpt_studies") == [("digits",)]
 
 
 @pytest.mark.parametrize(
@@ -795,7 +773,7 @@ def test_a_database_of_something_else_is_no_ledger(tmp_path: Path) -> None:
         LedgerStore(f"sqlite:///{tmp_path / 'other.db'}", create=False)
 
 
-def test_processes_that_make_the_same_store_at_once(tmp_path: Path) -> None:
+def test_processes_that_make_the_same_store_at_once(home: Home) -> None:
     script = """
 import sys
 from agentic_hpt.ledger import LedgerStore
@@ -803,7 +781,7 @@ sys.stdin.readline()
 store = LedgerStore(sys.argv[1])
 store.create_study(sys.argv[2], {})
 """
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    url = home.fresh()
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", script, url, f"s{i}"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True

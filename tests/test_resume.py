@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -64,6 +67,30 @@ def test_a_resumed_study_takes_the_course_it_would_have_taken(tmp_path: Path, ho
         return [(t.params, t.values, t.worker, t.round) for t in Study.open("study", folder).trials()]
 
     assert course(home / "killed") == course(home / "whole")
+
+
+@pytest.mark.parametrize("event", ["trial_started", "final_started", "final"])
+def test_a_ledger_that_lacks_what_the_loop_had_done_counts_all_the_same(tmp_path: Path, home: Path, event: str) -> None:
+    """As after a power cut, or where the ledger was restored from a copy."""
+    assert drive(describe(tmp_path), home, "decision", 1).returncode == -signal.SIGKILL
+    before = finished(home)
+    with contextlib.closing(sqlite3.connect(home / "ledger.db")) as ledger:
+        ledger.execute("vacuum into ?", (str(tmp_path / "copy.db"),))
+    drive(None, home, event, 12 if event == "trial_started" else 1)
+    for path in home.glob("ledger.db*"):
+        path.unlink()
+    shutil.copy(tmp_path / "copy.db", home / "ledger.db")
+    assert finished(home) == before
+
+    events: list[Mapping[str, object]] = []
+    result = resume_study("study", home=home, listener=events.append)
+
+    assert any("begins again from the ledger" in str(told.get("text")) for told in events)
+    assert result.status == "finalized"
+    after = finished(home)
+    assert {number: after[number] for number in before} == before
+    assert sorted(after) == list(range(20))
+    assert [decision.round for decision in result.decisions] == list(range(1, len(result.decisions) + 1))
 
 
 def test_kills_again_and_again_lose_nothing(tmp_path: Path, home: Path) -> None:

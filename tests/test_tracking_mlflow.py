@@ -308,6 +308,26 @@ def test_a_model_that_cannot_be_logged_leaves_the_rest(home: Path) -> None:
     assert "no_such_module" in run.data.tags["hpt.problem"]
 
 
+def test_a_study_that_goes_on_behind_its_end_ends_anew_in_the_same_run(home: Path) -> None:
+    mlflow = store(home)
+    mlflow.write(STUDY)
+    first = final(home, "no_such_module")
+    run_id = mlflow.write(first)
+    change = {"kind": "described", "told": "budget.trials 6 -> 16", "reopens": True, "code": "abc", "final": None}
+    assert mlflow.write(OutboxEntry(21, "change", "change/2", change)) == run_id
+    run = mlflow._client.get_run(run_id)
+    assert run.info.status == "RUNNING"
+    assert (run.data.tags["hpt.change-2"], run.data.tags["hpt.code"]) == ("budget.trials 6 -> 16", "abc")
+
+    payload = {**first.payload, "params": {"learning_rate": 0.5}, "final": {**first.payload["final"], "mean": 0.99}}  # type: ignore[dict-item]
+    again = OutboxEntry(22, "final", "final/2", payload)
+    assert mlflow.write(again) == run_id
+    run = mlflow._client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["final/mean"] == 0.99
+    assert (run.data.params["best.learning_rate"], run.data.params["best-2.learning_rate"]) == ("0.001", "0.5")
+
+
 @pytest.mark.slow
 def test_the_final_model_is_logged_registered_and_usable(home: Path) -> None:
     import numpy as np

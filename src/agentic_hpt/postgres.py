@@ -25,11 +25,12 @@ def check_installed() -> None:
     else:
         found = importlib.util.find_spec("langgraph.checkpoint.postgres") is not None
     if not found:
-        raise MissingExtra("AGENTIC_HPT_LEDGER: PostgreSQL", "postgres")
+        raise MissingExtra("PostgreSQL", "postgres")
 
 
 def connect(url: str) -> psycopg.Connection[tuple[object, ...]]:
     """Open a connection that commits each statement. Raises `ConfigError` when it can't be opened."""
+    check_installed()
     import psycopg
 
     try:

@@ -18,6 +18,7 @@ from agentic_hpt.records import (
     Insights,
     Job,
     JsonObject,
+    LostAttempt,
     ModelCall,
     Note,
     OutboxEntry,
@@ -263,11 +264,18 @@ class Ledger(Protocol):
     def start(self, number: int) -> Trial:
         """Open a new attempt of a reserved trial and give the trial with its attempt number."""
 
-    def lose(self, number: int, attempt: int, message: str) -> int:
+    def lose(self, number: int, attempt: int, message: str, *, reports: tuple[Report, ...] = ()) -> int:
         """Close an attempt whose worker was lost, and why; the trial stays open for another one.
 
-        Gives how many of the trial's attempts were lost so. Raises `LedgerError` like `finish`.
+        `reports` are the trial's so far. Gives how many of its attempts were lost so. Raises `LedgerError` like
+        `finish`.
         """
+
+    def lost_attempts(self, number: int | None = None) -> list[LostAttempt]:
+        """Give the attempts of a trial, or of all, that were lost with their workers."""
+
+    def lost_reports(self, number: int) -> tuple[Report, ...]:
+        """Give what an open trial had reported when its worker was last lost."""
 
     def finish(self, number: int, attempt: int, outcome: Outcome) -> Trial:
         """Close a trial with its reports and its outbox entry in one transaction.

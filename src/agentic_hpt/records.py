@@ -405,6 +405,15 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class LostAttempt:
+    """An attempt of a trial whose worker was lost, and why."""
+
+    trial: int
+    attempt: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class EarlierStudy:
     """The complete trials of a study of a related task, as they were there. They are never trials of this study."""
 
@@ -745,13 +754,46 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What a person changed of a study, beside its space: its description, or the code of its objective."""
+
+    kind: Literal["described", "code"]
+    told: str
+    """What was changed, in words; empty for the code that the study began with."""
+    by: str
+    """Who changed it, as the machine names them."""
+    created: float
+    """Seconds since the epoch."""
+    round: int
+    """The last round before."""
+    trials: int
+    """How many trials there were."""
+    reopens: bool = False
+    """Whether the study had ended, and goes on with it."""
+    final: JsonObject | None = None
+    """The figures that it had ended with."""
+    code: str = ""
+    """A hash of the objective's code."""
+
+    def to_json(self) -> JsonObject:
+        """Give the change as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> Change:
+        """Rebuild a change from `to_json`."""
+        return cls(**data)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
 class OutboxEntry:
     """Something that MLflow must still be told. `claimed` says that an earlier writer may have told it already."""
 
     id: int
-    kind: Literal["study", "trial", "decision", "revision", "final"]
+    kind: Literal["study", "trial", "decision", "revision", "change", "final"]
     key: str
-    """Unique in the study: `study`, `trial/12/1` (number and attempt), `decision/3`, `revision/1`, `final`."""
+    """Unique in the study: `study`, `trial/12/1` (number and attempt), `decision/3`, `revision/1`, `change/1`, `final`,
+    and `final/2` where the study had ended before."""
     payload: JsonObject
     claimed: bool = False
 
@@ -786,6 +828,8 @@ class FinalReport:
     """The gain's 95 % interval; equal where there is no noise, none where it can't be told."""
     means: Metrics = field(default_factory=dict)
     """With several objectives the mean of each on the fresh seeds."""
+    looks: int = 1
+    """How often the holdout was scored: more than once where the study had ended before, with another winner."""
 
     def to_json(self) -> JsonObject:
         """Give the report as plain data."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -11,12 +12,14 @@ from agentic_hpt.config import CoordinatorConfig, Settings, StudyConfig, Transfe
 from agentic_hpt.earlier import Usable, firsts, usable
 from agentic_hpt.errors import ConfigError, HptError, MissingExtra
 from agentic_hpt.graph.context import StudyParts, stopped_trials
-from agentic_hpt.ledger import LedgerStore, StudyLedger, StudyRow
+from agentic_hpt.ledger import Hold, LedgerStore, StudyLedger, StudyRow
 from agentic_hpt.protocols import Coordinator, EarlyStopping, Executor, Objective, Pruner, Situation, Strategy, Tracker
 from agentic_hpt.records import DecisionRecord, EarlierStudy, FinalReport, ModelCall, Params, Trial
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
+
+    from agentic_hpt.executors.ray import Cluster
 
 _TRAINER = "agentic_hpt.objectives.torch_trainer"
 _PROVIDER_EXTRAS = {
@@ -47,6 +50,20 @@ def make_objective(config: StudyConfig) -> Objective:
     from agentic_hpt.objectives.command import CommandObjective
 
     return CommandObjective(described.command or (), described.folder, config.space.names, config.goal.metric)
+
+
+def code_of(config: StudyConfig, objective: Objective) -> str:
+    """Give the fingerprint of the objective's code; empty where none can be had, or it is this package's own."""
+    from agentic_hpt.objectives import fingerprint
+    from agentic_hpt.objectives.function import FunctionObjective
+
+    described = config.objective
+    if described is None:
+        functions = (objective.function, objective.final) if isinstance(objective, FunctionObjective) else ()
+        return " ".join(filter(None, (fingerprint.of_function(f) for f in functions if f is not None)))
+    if described.python is not None:
+        return fingerprint.of_named([s for s in (described.python, described.final) if s], described.folder)
+    return fingerprint.of_command(described.command, described.folder) if described.command else ""
 
 
 def check_coordinator(config: CoordinatorConfig) -> None:
@@ -97,13 +114,19 @@ def open_parts(
     chat_model: BaseChatModel | None = None,
     seen: Callable[[Situation], Situation] | None = None,
     finished: Callable[[FinalReport | None], None],
+    hold: Hold | None = None,
 ) -> StudyParts:
-    """Put a study's live parts together. Nothing is started yet. `seen` may change what a model is shown."""
+    """Put a study's live parts together. Nothing is started yet. `seen` may change what a model is shown.
+
+    `hold` is the driver's, which its writes are let through by.
+    """
     from agentic_hpt.coordinator import RulesCoordinator
 
-    ledger = store.open_study(row, budget=config.limits_of_study, seed=config.seed)
+    ledger = store.open_study(row, budget=config.limits_of_study, seed=config.seed, hold=hold)
     artifacts = settings.artifacts(row.folder)
     earlier, made = usable_earlier(config, ledger), ledger.revisions
+    reopened = [change for change in ledger.changes() if change.reopens]
+    ends = [FinalReport.from_json(change.final) for change in reopened if change.final is not None]
     parts = StudyParts(
         name=row.name,
         config=config,
@@ -122,8 +145,11 @@ def open_parts(
         begins=ledger.begins,
         refitted=made[-1].trials if made else 0,
         revised=len(made),
+        reopened=len(reopened),
+        goes_on=reopened[-1].round if reopened else 0,
+        ended_with=ends[-1] if ends else None,
         initial=first_configurations(config, earlier),
-        remarks=tuple(f"earlier trials: {study.told}" for study in earlier),
+        remarks=(*(f"earlier trials: {study.told}" for study in earlier), *_where(config)),
         model_loader=_TRAINER if config.objective is not None and config.objective.task else None,
         mirror=_mirror(config, row, len(made)),
         best=config.goal.best(ledger.trials()),
@@ -208,7 +234,7 @@ def _read_earlier(source: TransferSource, config: StudyConfig, settings: Setting
 
     metric, direction = source.metric or config.goal.metric, source.direction or config.goal.direction
     if source.study is not None:
-        url = Settings.load(source.home).ledger_url if source.home is not None else settings.ledger_url
+        url = Settings.load(source.home).in_files().ledger_url if source.home is not None else settings.ledger_url
         return reading.from_ledger(url, source.study, metric, direction)
     if source.csv is not None:
         return reading.from_csv(Path(source.csv), metric, direction)
@@ -246,9 +272,68 @@ def _executor(config: StudyConfig, objective: Objective) -> Executor:
         from agentic_hpt.executors.inline import InlineExecutor
 
         return InlineExecutor(objective, config.goal.metric)
+    if config.executor == "ray":
+        from agentic_hpt.executors.ray import RayExecutor
+
+        return RayExecutor(
+            sent_to_nodes(config, objective),
+            config.goal.metric,
+            config.slots,
+            cluster=_cluster(config),
+            limits=config.limits_of_trial,
+            growing=config.ray.autoscaling,
+        )
     from agentic_hpt.executors.processes import ProcessExecutor
 
     return ProcessExecutor(objective, config.goal.metric, config.slots, gpus=config.limits.gpus)
+
+
+def with_slots(config: StudyConfig) -> StudyConfig:
+    """Settle how many trials of a new study run at once, where a cluster says it: rounds are planned by that number.
+
+    Raises `ConfigError` when the cluster does not answer, `MissingExtra` without Ray.
+    """
+    if config.executor != "ray":
+        return config
+    cluster = _cluster(config)
+    if config.parallel is not None:
+        return config
+    return config.model_copy(update={"parallel": min(cluster.slots(config.limits_of_trial), 4096)})
+
+
+def _where(config: StudyConfig) -> tuple[str, ...]:
+    """Say where trials run, where that is not this process's own affair."""
+    return (_cluster(config).told,) if config.executor == "ray" else ()
+
+
+def _cluster(config: StudyConfig) -> Cluster:
+    from agentic_hpt.executors.ray import Cluster
+
+    return Cluster(config.ray.address, config.ray.env, config.ray.working_dir)
+
+
+def sent_to_nodes(config: StudyConfig, objective: Objective) -> Objective:
+    """Give the objective as nodes can build it: with `ray.working_dir` its folder is inside the copy of that one."""
+    described, copied = config.objective, config.ray.working_dir
+    if copied is None or described is None or described.task is not None or described.folder is None:
+        return objective
+    folder = "." if "://" in copied else os.path.relpath(Path(described.folder).resolve(), Path(copied).resolve())
+    if folder.startswith(".."):
+        raise ConfigError(
+            f"ray.working_dir: {copied} does not hold the objective's folder {described.folder}",
+            "name a folder that holds it: nodes get a copy of that one and nothing else",
+        )
+    from agentic_hpt.objectives.rebuilt import RebuiltObjective
+
+    if described.python is not None:
+        from agentic_hpt.objectives.function import load_function
+
+        return RebuiltObjective(objective, load_function, described.python, folder, described.final)
+    from agentic_hpt.objectives.command import CommandObjective
+
+    return RebuiltObjective(
+        objective, CommandObjective, described.command, folder, config.space.names, config.goal.metric
+    )
 
 
 def _early_stopping(config: StudyConfig, earlier: Sequence[Trial]) -> EarlyStopping:

@@ -29,6 +29,7 @@ VERBS = {
     "report": "Write a study's report as one HTML page.",
     "ui": "Open a study's runs in MLflow's web page.",
     "uplift": "Measure a model against the rules and against shuffled outcomes.",
+    "move": "Move a study from the home's files into a database.",
     "init": "Write a study file in which every key is explained.",
     "doctor": "Check the installation, the home and the stores.",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import base64
 import os
 import platform
 import sqlite3
@@ -12,17 +12,19 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import click
 
+from agentic_hpt import postgres
 from agentic_hpt.cli.common import Answer, verb
 from agentic_hpt.cli.shown import table
-from agentic_hpt.config import MlflowConfig, Settings, mask_secrets
-from agentic_hpt.errors import HptError
+from agentic_hpt.config import MlflowConfig, Settings, for_libpq, is_postgres, mask_secrets, shown
+from agentic_hpt.errors import HptError, NoLedger
 from agentic_hpt.report.plain import visible
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ _EXTRAS = {
     "anthropic": "langchain_anthropic",
     "ollama": "langchain_ollama",
     "dashboard": "optuna_dashboard",
+    "postgres": "psycopg",
+    "ray": "ray",
     "studio": "langgraph_cli",
 }
 _KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
@@ -62,11 +66,16 @@ def _checks(settings: Settings) -> Iterator[_Check]:
     yield "cores", None, f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"
     yield "torch device", *_tried(_torch)
     for extra, module in _EXTRAS.items():
-        there = importlib.util.find_spec(module) is not None
-        yield f"extra {extra}", None, "installed" if there else f"not installed: pip install 'agentic-hpt[{extra}]'"
+        there, found = _version(module.replace("_", "-"))
+        yield f"extra {extra}", None, found if there else f"not installed: pip install 'agentic-hpt[{extra}]'"
     for key in _KEYS:
         yield key, None, "set" if settings.has_variable(key) else "not set"
     yield "home", *_home(settings.home)
+    yield from stores(settings)
+
+
+def stores(settings: Settings) -> Iterator[_Check]:
+    """Check the ledger and MLflow's store."""
     yield "ledger", *_tried(lambda: _ledger(settings))
     yield "MLflow store", *_tried(lambda: _mlflow(settings.resolve_tracking_uri(MlflowConfig())))
 
@@ -105,14 +114,19 @@ def _home(home: Path) -> tuple[bool, str]:
 
 
 def _ledger(settings: Settings) -> str:
-    path = Path(settings.ledger_url.removeprefix("sqlite:///"))
-    if not path.exists():
-        return f"{path}: not there yet, will be made"
     from agentic_hpt.ledger import LedgerStore
     from agentic_hpt.ledger.schema import SCHEMA_VERSION
 
-    with closing(LedgerStore(settings.ledger_url, create=False)) as store:
-        return f"{path}: {len(store.list_studies())} studies, store version {SCHEMA_VERSION}"
+    where = shown(settings.ledger_url).removeprefix("sqlite:///")
+    if is_postgres(settings.ledger_url):
+        with postgres.connect(settings.ledger_url) as connection:
+            where = f"{where}: answers, version {connection.info.server_version // 10000}"
+    try:
+        store = LedgerStore(settings.ledger_url, create=False)
+    except NoLedger:
+        return f"{where}: no ledger there yet, will be made"
+    with closing(store):
+        return f"{where}: {len(store.list_studies())} studies, store version {SCHEMA_VERSION}"
 
 
 def _mlflow(uri: str) -> str:
@@ -120,10 +134,14 @@ def _mlflow(uri: str) -> str:
     masked = mask_secrets(uri)
     if uri.startswith(("http://", "https://")):
         try:
-            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5):
+            with urllib.request.urlopen(_health(uri), timeout=5):
                 return f"{masked}: answers"
         except urllib.error.HTTPError as error:
             raise HptError(f"{masked}: answers with status {error.code}") from None
+        except (ValueError, HTTPException):  # its message holds what was taken for a port: a part of a password, say
+            raise HptError(f"{masked}: is no address; percent-encode what is special in user and password") from None
+    if uri.startswith("postgresql"):
+        return _mlflow_on_postgres(for_libpq(uri))
     if not uri.startswith("sqlite:///"):
         return f"{masked}: not looked into"
     path = Path(uri.removeprefix("sqlite:///"))
@@ -132,6 +150,25 @@ def _mlflow(uri: str) -> str:
     with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
         revision = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     return f"{masked}: revision {revision[0]}"
+
+
+def _health(uri: str) -> urllib.request.Request:
+    """Give the question whether the server is well; urllib takes no user and password in an address."""
+    address = urlsplit(f"{uri.rstrip('/')}/health")
+    login, _, host = address.netloc.rpartition("@")
+    request = urllib.request.Request(urlunsplit(address._replace(netloc=host)))
+    if login:
+        request.add_header("Authorization", f"Basic {base64.b64encode(unquote(login).encode()).decode()}")
+    return request
+
+
+def _mlflow_on_postgres(url: str) -> str:
+    with postgres.connect(url) as connection:
+        there = connection.execute("SELECT to_regclass('alembic_version')").fetchone()
+        if there is None or there[0] is None:
+            return f"{shown(url)}: not there yet, will be made"
+        revision = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return f"{shown(url)}: revision {revision[0] if revision else 'unknown'}"
 
 
 def _show(console: Console, checks: list[_Check]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from agentic_hpt.cli.progress import Progress
 from agentic_hpt.records import JsonObject
-from agentic_hpt.report.plain import duration
+from agentic_hpt.report.plain import counted, duration
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -100,6 +100,8 @@ def view(progress: Progress, since: float) -> RenderableType:
     facts.add_column(overflow="fold")
     facts.add_row("trials", Text(_used(progress)))
     facts.add_row("time", Text(_time(progress, since)))
+    if progress.lost:
+        facts.add_row("lost", Text(f"{counted(progress.lost, 'worker')}: their trials are tried again", style="yellow"))
     facts.add_row("best", Text(progress.best or "none yet", style="green" if progress.best else "dim"))
     facts.add_row("decision", Text(progress.decision or "none yet"))
     for notice in progress.notices:

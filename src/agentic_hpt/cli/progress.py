@@ -47,6 +47,8 @@ class Progress:
     best: str = ""
     decision: str = ""
     notices: list[str] = field(default_factory=list)
+    lost: int = 0
+    """Attempts whose workers were lost."""
 
     def apply(self, event: JsonObject) -> str | None:
         """Take an event in and give its line; `None` for an event of no interest to a log, or an unknown one."""
@@ -55,6 +57,7 @@ class Progress:
             "round": self._round,
             "trial_started": self._trial_started,
             "trial": self._trial,
+            "trial_lost": self._trial_lost,
             "review": self._review,
             "decision": self._decision,
             "final_started": self._final_started,
@@ -133,6 +136,15 @@ class Progress:
         return (
             f"[{self.trials_used}{budget}] trial {event['trial']} {visible(event.get('worker'))}: {what}; "
             f"{_params(event.get('params'))}; {duration(_number(event.get('seconds')))}{lead}"
+        )
+
+    def _trial_lost(self, event: JsonObject) -> str:
+        self.lost += 1
+        why = _cut(on_one_line(str(event.get("message") or "")), _LONGEST_DECISION)
+        then = "it is tried again" if event.get("again") else "that was its last attempt"
+        return (
+            f"trial {event['trial']} {visible(event.get('worker'))}: attempt {event['attempt']} was lost "
+            f"({event['lost']} of {event['most']}), {then}: {why}"
         )
 
     def _review(self, event: JsonObject) -> str:

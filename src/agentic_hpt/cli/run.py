@@ -29,12 +29,19 @@ if TYPE_CHECKING:
 @click.option("--coordinator", metavar="WHO", help="Who decides: rules, or a chat model as provider:model.")
 @click.option("--base-url", metavar="URL", help="Where the chat model answers; goes with --coordinator.")
 @click.option("--strategy", metavar="NAME", help="Who proposes: auto, joint or per_parameter.")
-@click.option("--executor", metavar="NAME", help="Where trials run: processes or inline.")
+@click.option("--executor", metavar="NAME", help="Where trials run: processes, ray or inline.")
 @click.option("--trials", type=int, metavar="N", help="Budget: at most N trials.")
 @click.option("--minutes", type=float, metavar="M", help="Budget: at most M minutes.")
 @click.option("--target", type=float, metavar="X", help="Stop once the metric reaches X.")
 @click.option("--parallel", type=int, metavar="N", help="Trials at once.")
 @click.option("--seed", type=int, metavar="S", help="Seed of the search and of the trials.")
+@click.option(
+    "--from",
+    "sources",
+    multiple=True,
+    metavar="STUDY",
+    help="Learn from this study's trials, as far as they predict; may be given several times.",
+)
 @click.option("--approve", is_flag=True, help="Ask on the terminal before each decision is in force.")
 @click.option(
     "--replay",
@@ -50,6 +57,7 @@ def command(
     base_url: str | None,
     trials: int | None,
     minutes: float | None,
+    sources: tuple[str, ...],
     home: str | None,
     fresh: bool,
     approve: bool,
@@ -71,6 +79,7 @@ def command(
             trials,
             minutes,
             approve or None,
+            sources or None,
             *(v for k, v in plain.items() if k != "study"),
         ]
         if any(value is not None for value in others):
@@ -93,6 +102,10 @@ def command(
     if approve:
         overrides["coordinator"] = {**cast(dict[str, object], overrides.get("coordinator", {})), "approve": True}
     config = _described(file, overrides)
+    if sources:
+        held = [source.model_dump() for source in config.transfer]
+        learned = [*held, *({"study": name} for name in sources)]
+        config = StudyConfig.from_mapping({**config.to_json(), "space": config.space, "transfer": learned}, "flags")
 
     from agentic_hpt.study import run_study
 

@@ -63,7 +63,8 @@ def show_trials(console: Console, goal: Goal, trials: Sequence[Trial]) -> None:
         params = parameters(trial.params)
         shown.add_row(
             str(trial.id),
-            f"{trial.state.value}{failure}{'' if not complete or goal.feasible(trial) else ', infeasible'}",
+            f"{trial.state.value}{failure}{'' if not complete or goal.feasible(trial) else ', infeasible'}"
+            f"{f', attempt {trial.attempt}' if trial.attempt > 1 else ''}",
             *(number(trial.values[m]) if complete and m in trial.values else "" for m in metrics),
             visible(trial.worker),
             str(trial.round),

@@ -17,6 +17,7 @@ def study_file(objective: JsonObject) -> str:
 _TEXT = """\
 # A study of agentic-hpt. Run it:  hpt run FILE
 # Lines like "#key: value" are settings that are switched off; take the # away to use them.
+# Where studies are kept is not said here: under --home, or in the database of AGENTIC_HPT_LEDGER=postgresql://…
 
 # The study's name: letters, digits, '.', '_', '-' and inner spaces. Names its files and its MLflow experiment.
 study: digits
@@ -84,10 +85,16 @@ strategy: auto
 # Trials between two decisions. By default eight, or two a slot; three a parameter for per_parameter.
 #trials_per_round: 12
 
-# Where trials run. processes: each in its own, on this machine; inline: in hpt itself, one at a time, for debugging.
+# Where trials run. processes: each in its own, on this machine; ray: the same on a Ray cluster (docs/cluster.md);
+# inline: in hpt itself, one at a time, for debugging.
 executor: processes
 
-# Trials at once. By default the number of cores.
+# For ray: the cluster (auto on one of its nodes, host:port, or ray://host:port from outside; by default one is started
+# on this machine), variables of the trials' environment, a folder to copy to the nodes (by default they have the code
+# at the same path), and whether the cluster may add larger nodes than it has.
+#ray: {address: auto, env: {NCCL_DEBUG: WARN}, working_dir: ".", autoscaling: false}
+
+# Trials at once. By default the number of cores; for ray, of the trials that the cluster has room for at the start.
 #parallel: 2
 
 # What one trial may use (docs/limits.md): seconds of wall time; MiB of memory, with all that it starts; threads of the
@@ -148,7 +155,8 @@ seed: 0
 # Where runs are logged.
 mlflow:
   enabled: true
-  # By default MLFLOW_TRACKING_URI, else a SQLite store in the home.
+  # By default MLFLOW_TRACKING_URI, else a SQLite store in the home. What stands here is kept in the ledger, so that
+  # an address with a password is better off in the variable.
   #tracking_uri: "http://127.0.0.1:5000"
   # By default the study's name.
   #experiment: digits

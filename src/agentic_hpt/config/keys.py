@@ -121,8 +121,8 @@ class FailuresConfig(Strict):
     lease_seconds: float = Field(30.0, ge=1)
     """After so many seconds without a sign of life a trial's worker counts as lost, and so does a study's driver."""
     same: int = Field(5, ge=2)
-    """After so many failures in a row with the same text, and no complete trial ever, the study stops; after three
-    times as many where trials were complete before."""
+    """After so many failures in a row with the same text, and nothing that ever worked, the study stops; where trials
+    worked before, after three times as many, once one of them runs again and fails as well."""
 
 
 class RayConfig(Strict):
@@ -134,6 +134,8 @@ class RayConfig(Strict):
     """Environment variables of the trials; those of the driver do not go along."""
     working_dir: str | None = None
     """A folder that Ray copies to the nodes; by default none: the code is on them already, at the same place."""
+    autoscaling: bool = False
+    """Whether the cluster may add nodes that are larger than those it has: else a trial must fit on one of these."""
 
 
 class PruningConfig(Strict):

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agentic_hpt.config.keys import MlflowConfig
 from agentic_hpt.config.masking import mask_secrets
+from agentic_hpt.config.postgres import for_mlflow, is_postgres, postgres_url
 from agentic_hpt.errors import ConfigError
+
+_UNFIT = re.compile(r"[?#]|%[0-9A-Fa-f]{2}")
+"""What an address takes for something else than a part of the path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where things are kept: the home folder and the addresses that the environment may set."""
+    """Where things are kept: the home folder and the addresses that the environment may set.
+
+    The addresses may hold passwords: show them by `mask_secrets` or `shown` only.
+    """
 
     home: Path
     ledger_url: str
@@ -23,28 +31,40 @@ class Settings:
     def load(cls, home: str | Path | None = None) -> Settings:
         """Read the settings. An explicit `home` wins over `AGENTIC_HPT_HOME`, which wins over `hpt-home`."""
         folder = Path(home or os.environ.get("AGENTIC_HPT_HOME") or "hpt-home").expanduser().absolute()
-        if "?" in str(folder) or "#" in str(folder):
-            raise ConfigError(f"the home {folder} has '?' or '#' in its path", "addresses of stores can't hold these")
-        ledger = os.environ.get("AGENTIC_HPT_LEDGER") or f"sqlite:///{folder / 'ledger.db'}"
-        if not ledger.startswith("sqlite:///"):
+        if found := _UNFIT.search(str(folder)):
             raise ConfigError(
-                f"AGENTIC_HPT_LEDGER: {mask_secrets(ledger)!r} is not supported yet",
-                "use a URL of the form sqlite:////path/ledger.db",
+                f"the home {folder} has {found[0]!r} in its path",
+                "addresses of stores can't hold it; rename the folder",
+            )
+        given = os.environ.get("AGENTIC_HPT_LEDGER") or f"sqlite:///{folder / 'ledger.db'}"
+        ledger = postgres_url(given, "AGENTIC_HPT_LEDGER") or given
+        if not (is_postgres(ledger) or ledger.startswith("sqlite:///")):
+            raise ConfigError(
+                f"AGENTIC_HPT_LEDGER: {mask_secrets(given)!r} is no store that can be used",
+                "use postgresql://user@host:5432/database, or sqlite:////path/ledger.db",
             )
         return cls(folder, ledger, os.environ.get("MLFLOW_TRACKING_URI") or None)
 
     @property
-    def checkpoints(self) -> Path:
-        """The graph's checkpoint store."""
-        return self.home / "checkpoints.db"
+    def checkpoints(self) -> str:
+        """The address of the graph's checkpoint store: the ledger's database, if that is PostgreSQL."""
+        return self.ledger_url if is_postgres(self.ledger_url) else f"sqlite:///{self.home / 'checkpoints.db'}"
 
     @property
     def mlflow_store(self) -> str:
-        """The tracking URI used when none is set."""
+        """The tracking URI used when none is set: the ledger's database, if that is PostgreSQL."""
+        if is_postgres(self.ledger_url):
+            return for_mlflow(self.ledger_url)
         return f"sqlite:///{self.home / 'mlflow.db'}"
 
+    def in_files(self) -> Settings:
+        """Give the settings of the same home without a database: its own files."""
+        return replace(self, ledger_url=f"sqlite:///{self.home / 'ledger.db'}")
+
     def artifacts(self, folder: str) -> Path:
-        """The folder of one study's files."""
+        """The folder of one study's files. Raises `ConfigError` for a name that leads elsewhere."""
+        if folder in ("", ".", "..") or Path(folder).name != folder:
+            raise ConfigError(f"{folder!r} can't be the name of a study's folder", "the ledger was tampered with")
         return self.home / "artifacts" / folder
 
     def resolve_tracking_uri(self, config: MlflowConfig) -> str:
@@ -56,12 +76,22 @@ class Settings:
         return bool(os.environ.get(name))
 
     def create(self) -> None:
-        """Make the home. Raises `ConfigError` when it can't be written."""
+        """Make the home, for its owner alone. Raises `ConfigError` when it can't be written.
+
+        In a home that was there before, and is open to others, at least the ledger and the checkpoints are the owner's:
+        addresses of stores may hold passwords.
+        """
         try:
-            (self.home / "artifacts").mkdir(parents=True, exist_ok=True)
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.home / "artifacts").mkdir(exist_ok=True)
             probe = self.home / f".write-{os.getpid()}"
             probe.touch()
             probe.unlink()
+            is_open = self.home.stat().st_mode & 0o077
+            for address in {self.ledger_url, self.checkpoints} if is_open else ():
+                file = Path(address.removeprefix("sqlite:///"))
+                if file.parent == self.home:
+                    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
         except OSError as error:
             raise ConfigError(
                 f"the home {self.home} can't be written: {error.strerror or error}",

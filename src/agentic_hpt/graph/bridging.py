@@ -168,7 +168,7 @@ async def _keep_busy(parts: StudyParts, round_: int, wanted: Callable[[], bool],
             if not await asyncio.shield(parts.bridging.step):
                 return
     except (LedgerError, ConfigError) as error:
-        _note_trouble(parts, error)
+        parts.bridging.end_study(error)
     except Exception as error:  # an executor's or a strategy's own fault costs the bridge, not the study
         text = config.mask_secrets(f"{type(error).__name__}: {error}")[:500]
         parts.emit({"type": "notice", "text": f"free slots stay idle in round {round_}: {text}"})
@@ -197,7 +197,7 @@ async def _start_next(parts: StudyParts, round_: int, limit: int | None) -> bool
 
 def _ended(parts: StudyParts, task: asyncio.Task[Trial]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        _note_trouble(parts, error)
+        parts.bridging.end_study(error)
     parts.slots.release()
 
 
@@ -258,13 +258,8 @@ async def _stop(parts: StudyParts) -> None:
         error = None if bridging.step.cancelled() else bridging.step.exception()
         bridging.step = None
         if isinstance(error, HptError):
-            _note_trouble(parts, error)
+            parts.bridging.end_study(error)
     _raise_trouble(parts)
-
-
-def _note_trouble(parts: StudyParts, error: BaseException) -> None:
-    parts.bridging.trouble = parts.bridging.trouble or error
-    parts.bridging.troubled.set()
 
 
 def _raise_trouble(parts: StudyParts) -> None:

@@ -72,6 +72,11 @@ class Bridging:
     """What ends the study: the ledger failed, or the objective was refused."""
     troubled: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def end_study(self, error: BaseException) -> None:
+        """Note what ends the study; whoever waits for an answer, or drives the graph, raises it."""
+        self.trouble = self.trouble or error
+        self.troubled.set()
+
 
 @dataclass
 class StudyParts:
@@ -107,6 +112,12 @@ class StudyParts:
     """Trials with smaller ids ran under such a space."""
     revised: int = 0
     """How often the space was revised."""
+    reopened: int = 0
+    """How often the study went on after its end."""
+    goes_on: int = 0
+    """The round after which it last did; 0 when it never did."""
+    ended_with: FinalReport | None = None
+    """The figures of its last end before that."""
     model_loader: str | None = None
     """The module whose `load_model` reads a saved model back, if the objective leaves one."""
     mirror: Callable[[Sequence[Trial]], int] | None = None
@@ -154,6 +165,12 @@ class StudyParts:
         """Run blocking work of the ledger or a strategy in the brain thread."""
         return await asyncio.get_running_loop().run_in_executor(self.brain, lambda: call(*args, **kwargs))
 
+    async def think_through(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Think to the end, also when whoever waits for it is cancelled: what was told must reach the ledger."""
+        thinking = asyncio.ensure_future(self.think(call, *args, **kwargs))
+        thinking.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody may be left to see it
+        return await asyncio.shield(thinking)
+
     def tick(self) -> None:
         """Add the running time since the last call to what is used. For the brain thread."""
         now = time.monotonic()
@@ -173,8 +190,9 @@ class StudyParts:
 
     @property
     def thread(self) -> str:
-        """The name of the graph's own state. A revision of the space begins a new one: the old holds the old space."""
-        return f"{self.ledger.uid}-{self.revised}" if self.revised else self.ledger.uid
+        """The name of the graph's own state; a revision of the space begins a new one, and so does going on."""
+        number = self.revised + self.reopened
+        return f"{self.ledger.uid}-{number}" if number else self.ledger.uid
 
     @property
     def asks(self) -> bool:
@@ -249,7 +267,11 @@ class StudyParts:
         """Keep the running time in the ledger, so that a kill forgets no more than some seconds of it."""
         while True:
             await asyncio.sleep(_TICK_SECONDS)
-            await self.think(self.tick)
+            try:
+                await self.think(self.tick)
+            except LedgerError as error:  # the study was taken over, say: long trials must not go on
+                self.bridging.end_study(error)
+                return
 
     async def ready(self) -> None:
         """Wait until the executor can run trials, so that no attempt is opened before."""

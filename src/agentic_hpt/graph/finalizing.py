@@ -45,16 +45,9 @@ async def finalize_study(parts: StudyParts, round_: int, emit: Emit) -> FinalRep
     mean = statistics.fmean(values) if values else None
     if len(set(values)) == 1:  # the mean of equal figures may differ from them in the last digit
         mean = values[0]
-    holdout, model_dir = None, None
-    if parts.objective.has_holdout:
-        # The model that is kept is the first fresh seed's, whatever its score: choosing among them would be selection.
-        seed = fresh[0].seed if fresh else best.seed
-        scored = (await _evaluate(parts, [(best, "holdout", [seed])], round_, "holdout", emit))[0][0]
-        holdout = goal.value(scored)
-        folder = Path(parts.job(scored).artifact_dir)
-        model_dir = folder / "model" if (folder / "model").is_dir() else None
-        if scored.state is not TrialState.COMPLETE:
-            emit({"type": "notice", "text": f"the holdout could not be scored: {scored.message}"})
+    # The model that is kept is the first fresh seed's, whatever its score: choosing among them would be selection.
+    seed = fresh[0].seed if fresh else best.seed
+    scored = await _score(parts, best, seed, round_, emit) if parts.objective.has_holdout else _Scored()
     gap, value = None, best.values[goal.metric]
     if mean is not None:
         gap = value - mean if goal.direction == "maximize" else mean - value
@@ -64,9 +57,9 @@ async def finalize_study(parts: StudyParts, round_: int, emit: Emit) -> FinalRep
         fresh_seeds=len(values),
         mean=mean,
         sd=statistics.stdev(values) if len(values) > 1 else None,
-        holdout=holdout,
+        holdout=scored.holdout,
         selection_gap=gap,
-        model_dir=str(model_dir) if model_dir is not None else None,
+        model_dir=scored.model_dir,
         failed_seeds=len(fresh) - len(values),
         constraints=on_fresh_seeds(goal, fresh),
         finalists=told(goal, chosen.tried),
@@ -75,6 +68,7 @@ async def finalize_study(parts: StudyParts, round_: int, emit: Emit) -> FinalRep
         gain_low=gain.low if gain is not None else None,
         gain_high=gain.high if gain is not None else None,
         means=_means(goal, fresh),
+        looks=scored.looks,
     )
     files = await parts.think(lambda: parts.write_outputs(parts.ledger.trials(), parts.ledger.decisions(), report))
     payload: JsonObject = {
@@ -82,13 +76,43 @@ async def finalize_study(parts: StudyParts, round_: int, emit: Emit) -> FinalRep
         "params": dict(best.params),
         "metric": goal.metric,
         "files": [str(path) for path in files],
-        "model": {"dir": str(model_dir), "loader": parts.model_loader} if model_dir and parts.model_loader else None,
+        "model": {"dir": scored.model_dir, "loader": parts.model_loader}
+        if scored.model_dir and parts.model_loader
+        else None,
         "register_as": parts.name,
         "alias": "champion",
     }
     await parts.think(parts.ledger.record_final, report, payload)
     emit({"type": "final", **report.to_json()})
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """The winner's score on the holdout, the model that has it, and how often the holdout was scored by now."""
+
+    holdout: float | None = None
+    model_dir: str | None = None
+    looks: int = 1
+
+
+async def _score(parts: StudyParts, best: Trial, seed: int, round_: int, emit: Emit) -> _Scored:
+    """Train the model that is kept and score the holdout.
+
+    Where the study had ended before with the same winner, its model and its score stand: the holdout is left alone.
+    """
+    before = parts.ended_with
+    if before is not None and before.holdout is not None:
+        won = await parts.think(parts.ledger.trial, before.trial)
+        if same_configuration(won.params, best.params):
+            return _Scored(before.holdout, before.model_dir, before.looks)
+    (runs,) = await _evaluate(parts, [(best, "holdout", [seed])], round_, "holdout", emit)
+    scored = runs[0]
+    if scored.state is not TrialState.COMPLETE:
+        emit({"type": "notice", "text": f"the holdout could not be scored: {scored.message}"})
+    model = Path(parts.job(scored).artifact_dir) / "model"
+    seen = before.looks if before is not None and before.holdout is not None else 0
+    return _Scored(parts.config.goal.value(scored), str(model) if model.is_dir() else None, seen + 1)
 
 
 def _means(goal: Goal, fresh: Sequence[Trial]) -> dict[str, float]:

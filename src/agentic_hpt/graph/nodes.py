@@ -13,9 +13,10 @@ from langgraph.types import Send, interrupt
 from agentic_hpt.config import mask_secrets
 from agentic_hpt.coordinator.evidence import build_evidence, evidence_id, kept
 from agentic_hpt.coordinator.review import apply_review, review_request
-from agentic_hpt.errors import ConfigError, HptError, LedgerError, TrackerAway
+from agentic_hpt.errors import ConfigError, LedgerError, TrackerAway
 from agentic_hpt.graph import bridging
 from agentic_hpt.graph.context import Emit, PartsOf, StudyParts, stopped_trials
+from agentic_hpt.graph.failing import idle_round
 from agentic_hpt.graph.finalizing import finalize_study
 from agentic_hpt.graph.running import fatal_error, run_assignment
 from agentic_hpt.graph.state import StudyInput, StudyState, TuneInput
@@ -35,9 +36,10 @@ class Nodes:
         Sees the input only: on a server's thread the state may still hold the study of an earlier run.
         """
         parts = await self._parts_of(state)
-        uid, round_ = parts.ledger.uid, parts.begins
+        uid, round_ = parts.ledger.uid, max(parts.begins, parts.goes_on)
+        opening = parts.asks and await parts.think(parts.ledger.decision, round_) is None
         begun: StudyState = {"uid": uid, "round": round_, "assignments": [], "finalize": False, "proposed": {}}
-        return {**begun, "opening": parts.asks, "status": "running"}
+        return {**begun, "opening": opening, "status": "running"}
 
     def begin(self, state: StudyState) -> Literal["coordinator", "start_workers"]:
         """Have a model or a person say first what to try first; the rules need no look at a study without trials."""
@@ -99,7 +101,7 @@ class Nodes:
         if decision is None:
             situation = await _situation(parts, round_, emit)
             nothing_new = not await parts.think(parts.strategy.plan, situation, None)
-            exhausted = nothing_new or (round_ > 0 and _idle_round(parts, state))
+            exhausted = nothing_new or (round_ > 0 and idle_round(parts, state))
             decision = await bridging.decide(parts, replace(situation, exhausted=exhausted))
             if round_ == 0 and decision.finalizes:
                 # Trials of another study can't end this one: it has none of its own yet.
@@ -267,24 +269,6 @@ async def _copy_to_mirror(parts: StudyParts, emit: Emit) -> None:
         await parts.think(lambda: mirror(parts.ledger.trials()))
     except Exception as error:
         emit({"type": "notice", "text": f"the Optuna storage could not be written: {_describe(error)}"})
-
-
-def _idle_round(parts: StudyParts, state: StudyState) -> bool:
-    """Say whether the round ran no trial though no worker failed.
-
-    Raises `HptError` when all workers failed, and had failed in the round before: one such round is borne, so that a
-    study which stopped for it can be resumed once the cause is mended.
-    """
-    reports = [r for r in state.get("reports", []) if r["round"] == state["round"]]
-    errors = [r["error"] for r in reports if r["error"]]
-    idle = not any(r["trials"] for r in reports)
-    if not (idle and errors):
-        parts.failed_rounds = 0
-        return idle
-    parts.failed_rounds += 1
-    if parts.failed_rounds > 1:
-        raise HptError(f"no worker could run a trial in round {state['round']}: {errors[0]}", "see the notices above")
-    return False
 
 
 def _emitter(parts: StudyParts) -> Emit:

@@ -1,4 +1,4 @@
-"""Running trials: one attempt from start to told, and one worker's assignment."""
+"""Running trials: one from start to told, and one worker's assignment."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
 from agentic_hpt.config import mask_secrets
-from agentic_hpt.errors import ConfigError, FailureKind, LedgerError
+from agentic_hpt.errors import ConfigError, FailureKind, LedgerError, SameFailure
+from agentic_hpt.graph.attempts import Curve, known_curve, told_of_all, tried_again
 from agentic_hpt.graph.context import Emit, StudyParts
+from agentic_hpt.graph.failing import check_first_answer, failing_alike, invalid, to_prove
 from agentic_hpt.records import Assignment, Goal, JsonObject, Outcome, Proposal, Report, Trial, TrialState
 
 P = ParamSpec("P")
@@ -83,7 +85,11 @@ async def in_slot(parts: StudyParts, call: Callable[P, T], *args: P.args, **kwar
 
 
 async def run_trial(parts: StudyParts, trial: Trial, emit: Emit, *, search: bool = True, final: bool = False) -> Trial:
-    """Run a started attempt to its end and tell the ledger; `search` trials may be pruned, and end with the budget."""
+    """Run a started trial to its end and tell the ledger; `search` trials may be pruned, and end with the budget.
+
+    A lost worker costs an attempt, see `attempts`; whatever comes of it, it is one trial. Raises `SameFailure` when the
+    study stops with this one.
+    """
     emit(
         {
             "type": "trial_started",
@@ -95,18 +101,45 @@ async def run_trial(parts: StudyParts, trial: Trial, emit: Emit, *, search: bool
         }
     )
 
-    reports: list[Report] = []
-    told_before = _last_step(parts, trial)
+    curve = await known_curve(parts, trial)
+    if search:
+        parts.running[trial.id] = trial, curve.reports
+        parts.pruner.began(trial)
+    try:
+        while True:
+            outcome = await _attempt(parts, trial, curve, search, final)
+            if parts.closing:
+                raise asyncio.CancelledError("the study is being closed")
+            if outcome.failure is not FailureKind.LOST_WORKER:
+                break
+            again = await tried_again(parts, trial, curve, outcome.message, emit)
+            if again is None:
+                outcome = replace(outcome, message=await told_of_all(parts, trial))
+                break
+            trial = again
+    finally:
+        parts.running.pop(trial.id, None)
+    if outcome.state is TrialState.PRUNED and trial.id in parts.stopping:
+        outcome = replace(outcome, message="stopped by the coordinator")
+    if problem := invalid(parts, outcome):
+        await parts.think(check_first_answer, parts, problem)
+    told, fatal = await parts.think_through(_tell, parts, trial, outcome, search)
+    if search:
+        parts.pruner.ended(trial.id, told.state is TrialState.COMPLETE)
+    emit(_event(parts, told))
+    if fatal is not None:
+        raise fatal
+    return told
+
+
+async def _attempt(parts: StudyParts, trial: Trial, curve: Curve, search: bool, final: bool) -> Outcome:
+    """Run one attempt; the outcome has the whole trial's reports, and no secret in its message."""
 
     def on_report(report: Report) -> bool:
-        if report.step <= told_before:  # without a checkpoint an objective starts anew
+        if not curve.add(report):
             return False
-        reports.append(report)
         return search and parts.pruner.should_stop(trial.id, report, asked=trial.id in parts.stopping)
 
-    if search:
-        parts.running[trial.id] = trial, reports
-        parts.pruner.began(trial)
     timer = asyncio.timeout(parts.seconds_left() if search else None)
     try:
         async with timer:
@@ -116,31 +149,7 @@ async def run_trial(parts: StudyParts, trial: Trial, emit: Emit, *, search: bool
             outcome = Outcome.failed(FailureKind.CANCELLED, "the study's time budget ended while the trial ran")
         else:  # an executor's or a pruner's own fault must not leave the trial open
             outcome = Outcome.failed(FailureKind.CRASH, f"running the trial failed: {type(error).__name__}: {error}")
-    finally:
-        parts.running.pop(trial.id, None)
-    if parts.closing:
-        raise asyncio.CancelledError("the study is being closed")
-    if outcome.state is TrialState.PRUNED and trial.id in parts.stopping:
-        outcome = replace(outcome, message="stopped by the coordinator")
-    own = tuple(report for report in outcome.reports if report.step > told_before)
-    outcome = replace(outcome, message=mask_secrets(outcome.message), reports=own)
-    problem = outcome.message if outcome.failure is FailureKind.INVALID_OUTPUT else _unmeasured(parts, outcome)
-    if problem:
-        await parts.think(_check_contract, parts, problem)
-    told = await asyncio.shield(parts.think(_tell, parts, trial, outcome, search))
-    if search:
-        parts.pruner.ended(trial.id, told.state is TrialState.COMPLETE)
-    emit(_event(parts, told))
-    return told
-
-
-def _last_step(parts: StudyParts, trial: Trial) -> int:
-    """Give the last step that the trials which this one goes on from have reported; -1 where there is none."""
-    last = -1
-    while trial.continues is not None:
-        trial = parts.ledger.trial(trial.continues)
-        last = max([last, *(report.step for report in trial.reports)])
-    return last
+    return replace(outcome, message=mask_secrets(outcome.message), reports=curve.whole(outcome.reports))
 
 
 def next_trial(parts: StudyParts, assignment: Assignment, position: int) -> Trial | None:
@@ -153,7 +162,11 @@ def next_trial(parts: StudyParts, assignment: Assignment, position: int) -> Tria
         proposal = Proposal(assignment.queue[position], assignment.tuned)
     else:
         trials = parts.ledger.trials()
-        proposal = parts.strategy.propose(assignment, trials, parts.config.proposal_seed(len(trials)))
+        known = to_prove(parts, trials)
+        if known is not None:
+            proposal = Proposal(known.params, assignment.tuned)
+        else:
+            proposal = parts.strategy.propose(assignment, trials, parts.config.proposal_seed(len(trials)))
     if proposal is None:
         return None
     stopped = assignment.continues[position] if assignment.continues else None
@@ -170,16 +183,17 @@ def next_trial(parts: StudyParts, assignment: Assignment, position: int) -> Tria
     )
 
 
-def _tell(parts: StudyParts, trial: Trial, outcome: Outcome, search: bool) -> Trial:
+def _tell(parts: StudyParts, trial: Trial, outcome: Outcome, search: bool) -> tuple[Trial, SameFailure | None]:
+    """Give the trial as it was told, and why the study stops with it, if it does."""
     if not parts.described:
         # Not before: a study whose objective is refused leaves nothing in MLflow.
-        description: JsonObject = {"study": parts.name, "uid": parts.ledger.uid, "config": parts.config.to_json()}
+        description: JsonObject = {"study": parts.name, "uid": parts.ledger.uid, "config": parts.config.told()}
         parts.ledger.post_study(description)
         parts.described = True
     told = parts.ledger.finish(trial.id, trial.attempt, _checked(parts, trial, outcome))
     if search:
         parts.best = _best_now(parts, told)
-    return told
+    return told, failing_alike(parts, told) if search else None
 
 
 def _best_now(parts: StudyParts, told: Trial) -> Trial | None:
@@ -193,27 +207,6 @@ def _best_now(parts: StudyParts, told: Trial) -> Trial | None:
         if before is None or better is before:
             return better
     return goal.best(parts.ledger.trials())
-
-
-def _unmeasured(parts: StudyParts, outcome: Outcome) -> str:
-    """Say which metric of a constraint a complete trial did not give; empty when none is missing."""
-    for constraint in parts.config.goal.constraints if outcome.state is TrialState.COMPLETE else ():
-        for metric in constraint.metrics:
-            if metric not in outcome.values:
-                return f"it gave no {metric!r}, which the constraint {constraint.text!r} needs"
-    return ""
-
-
-def _check_contract(parts: StudyParts, problem: str) -> None:
-    """Refuse an objective whose first answer is not what an objective answers: nothing would ever come of the study.
-
-    Raises `ConfigError` before anything is told.
-    """
-    if not any(t.finished and t.counted for t in parts.ledger.trials()):
-        raise ConfigError(
-            f"the objective's first answer can't be used: {problem}",
-            "mend the objective and run again; the study's name stays free",
-        )
 
 
 def _checked(parts: StudyParts, trial: Trial, outcome: Outcome) -> Outcome:
@@ -257,10 +250,10 @@ def _objectives(goal: Goal, trial: Trial) -> dict[str, float]:
     return {o.metric: trial.values[o.metric] for o in goal.objectives if o.metric in trial.values}
 
 
-def fatal_error(group: BaseExceptionGroup[BaseException]) -> LedgerError | ConfigError | None:
-    """Find what stops the whole study among the errors of a worker's trials: the ledger's, or a refused objective."""
+def fatal_error(group: BaseExceptionGroup[BaseException]) -> LedgerError | ConfigError | SameFailure | None:
+    """Find what stops the whole study among the errors of a worker's trials: the ledger's, or the objective's fault."""
     for error in group.exceptions:
-        if isinstance(error, LedgerError | ConfigError):
+        if isinstance(error, LedgerError | ConfigError | SameFailure):
             return error
         if isinstance(error, BaseExceptionGroup):
             return fatal_error(error)

@@ -8,13 +8,14 @@ import uuid
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from agentic_hpt.errors import StudyExists, StudyNotFound
-from agentic_hpt.ledger import schema
-from agentic_hpt.ledger.schema import transaction
+from agentic_hpt.errors import StudyBusy, StudyExists, StudyNotFound
+from agentic_hpt.ledger import moving, schema
+from agentic_hpt.ledger.holding import Hold, busy, is_driven, take
+from agentic_hpt.ledger.opening import open_database
 from agentic_hpt.ledger.study_ledger import StudyLedger
-from agentic_hpt.ledger.study_log import StudyLog
+from agentic_hpt.ledger.study_log import StudyLog, storable
 from agentic_hpt.records import Budget, DecisionRecord, JsonObject
 
 _REPLAY = "replay/{}"
@@ -46,10 +47,15 @@ class StudyRow:
 
 
 class LedgerStore:
-    """One relational store. Raises `LedgerError` when it can't be opened."""
+    """One relational store. Raises `LedgerError` when it can't be opened, `ConfigError` when it can't be reached."""
 
     def __init__(self, url: str, *, create: bool = True) -> None:
-        self._engine = schema.open_engine(url, create=create)
+        self._database = open_database(url, create=create)
+
+    @property
+    def shared(self) -> bool:
+        """Whether processes of other machines may use it."""
+        return self._database.shared
 
     def create_study(self, name: str, config: JsonObject, *, replays: str | None = None) -> StudyRow:
         """Add a study, one that `replays` another's decisions maybe. Raises `StudyExists` when its name is taken."""
@@ -62,32 +68,38 @@ class LedgerStore:
             "config": json.dumps(config),
             "created": time.time(),
         }
-        with transaction(self._engine) as connection:
-            taken = select(schema.studies.c.id).where(schema.studies.c.name == name)
-            if connection.execute(taken).first() is not None:
-                raise StudyExists(
-                    f"a study named {name!r} is in this home already",
-                    f"go on with it by `hpt resume {name}`, or archive it and start anew with --fresh",
-                )
-            connection.execute(insert(schema.studies).values(**values))
+
+        def create(connection: Connection) -> bool:
+            named = select(schema.studies.c.uid).where(schema.studies.c.name == name)
+            taken: str | None = connection.execute(named).scalar()
+            if taken is not None:
+                return taken == uid  # it is this one where the answer was lost, not the study
+            made = connection.execute(insert(schema.studies).values(**values))
+            connection.execute(insert(schema.drivers).values(study=made.inserted_primary_key[0]))  # type: ignore[index]
             if replays is not None:
                 connection.execute(insert(schema.meta).values(key=_REPLAY.format(uid), value=replays))
+            return True
+
+        if not self._database.write(create):
+            raise StudyExists(
+                f"a study named {name!r} is in this home already",
+                f"go on with it by `hpt resume {name}` (`hpt resume FILE` takes a changed file over), or archive it "
+                "and start anew with --fresh",
+            )
         return self.find(name)
 
     def find(self, name: str) -> StudyRow:
         """Give a study by name. Raises `StudyNotFound`."""
-        with transaction(self._engine) as connection:
-            row = connection.execute(select(schema.studies).where(schema.studies.c.name == name)).first()
-            if row is None:
-                known = connection.execute(select(schema.studies.c.name).order_by(schema.studies.c.id)).scalars().all()
-                listed = ", ".join(known[-8:]) if known else "none yet"
-                raise StudyNotFound(f"no study named {name!r} in this home", f"studies here: {listed}")
-        return _row(row)
+        for row in (studies := self.list_studies()):
+            if row.name == name:
+                return row
+        listed = ", ".join(row.name for row in studies[-8:]) or "none yet"
+        raise StudyNotFound(f"no study named {name!r} in this home", f"studies here: {listed}")
 
     def list_studies(self) -> list[StudyRow]:
         """Give all studies, oldest first."""
-        with transaction(self._engine) as connection:
-            return [_row(row) for row in connection.execute(select(schema.studies).order_by(schema.studies.c.id))]
+        query = select(schema.studies).order_by(schema.studies.c.id)
+        return [_row(row) for row in self._database.read(lambda connection: connection.execute(query).all())]
 
     def archive(self, name: str) -> str:
         """Free a study's name by giving the study another, which is returned. Raises `StudyNotFound`."""
@@ -96,44 +108,75 @@ class LedgerStore:
         number = 1
         while (archived := f"{name[:80]}-archived-{number}") in taken:
             number += 1
-        with transaction(self._engine) as connection:
-            connection.execute(update(schema.studies).where(schema.studies.c.id == row.id).values(name=archived))
+        renamed = update(schema.studies).where(schema.studies.c.id == row.id).values(name=archived)
+        self._database.write(lambda connection: connection.execute(renamed))
         return archived
 
     def set_status(
-        self, uid: str, status: StudyStatus, stopped_by: str | None = None, error: str | None = None
+        self,
+        uid: str,
+        status: StudyStatus,
+        stopped_by: str | None = None,
+        error: str | None = None,
+        *,
+        hold: Hold | None = None,
     ) -> None:
-        """Note how a study stands."""
-        with transaction(self._engine) as connection:
-            connection.execute(
-                update(schema.studies)
-                .where(schema.studies.c.uid == uid)
-                .values(status=status, stopped_by=stopped_by, error=error)
-            )
+        """Note how a study stands. Of a driver that has a `hold`, nothing is noted once another took the study over."""
+        noted = (
+            update(schema.studies)
+            .where(schema.studies.c.uid == uid)
+            .values(status=status, stopped_by=stopped_by, error=None if error is None else storable(error))
+        )
+        self._database.write(lambda connection: connection.execute(noted), hold.fence if hold else None)
 
-    def open_study(self, row: StudyRow, *, budget: Budget, seed: int) -> StudyLedger:
-        """Open one study's records."""
-        return StudyLedger(self._engine, row.id, row.uid, budget=budget, seed=seed)
+    def open_study(self, row: StudyRow, *, budget: Budget, seed: int, hold: Hold | None = None) -> StudyLedger:
+        """Open one study's records; whoever drives it has its `hold`."""
+        fence = hold.fence if hold else None
+        return StudyLedger(self._database, row.id, row.uid, budget=budget, seed=seed, fence=fence)
+
+    def hold(self, uid: str, lease: float | None) -> Hold:
+        """Take hold of a study, to drive it. Raises `StudyBusy` when another process does.
+
+        A driver that is dead, or has not stirred for `lease` seconds, is replaced. Without a lease nobody is waited
+        for: the caller keeps other processes out by himself.
+        """
+        row = self.by_uid(uid)
+        return take(self._database, row.id, row.name, lease)
+
+    def busy(self, uid: str) -> StudyBusy:
+        """Say that another process drives the study `uid`, and which one, as far as it is known."""
+        row = self.by_uid(uid)
+        return busy(self._database, row.id, row.name)
+
+    def is_driven(self, uid: str, lease: float) -> bool:
+        """Say whether a process drives a study, as far as a look can tell; `lease` as it has it."""
+        return is_driven(self._database, self.by_uid(uid).id, lease)
 
     def replayed_by(self, uid: str) -> str | None:
         """Give the id of the study whose decisions the study `uid` repeats, if it repeats any."""
-        with transaction(self._engine) as connection:
-            query = select(schema.meta.c.value).where(schema.meta.c.key == _REPLAY.format(uid))
-            return connection.execute(query).scalar()
+        query = select(schema.meta.c.value).where(schema.meta.c.key == _REPLAY.format(uid))
+        return self._database.read(lambda connection: connection.execute(query).scalar())
 
     def decisions_of(self, uid: str) -> list[DecisionRecord]:
         """Give the decisions of a study. Raises `StudyNotFound`."""
-        return StudyLog(self._engine, self.by_uid(uid).id).decisions()
+        return StudyLog(self._database, self.by_uid(uid).id).decisions()
 
     def discard(self, uid: str) -> None:
         """Remove a study that never came to anything, with all its rows."""
         row = self.by_uid(uid)
-        with transaction(self._engine) as connection:
+
+        def discard(connection: Connection) -> None:
             for table in reversed(schema.metadata.sorted_tables):
                 if "study" in table.c:
                     connection.execute(delete(table).where(table.c.study == row.id))
             connection.execute(delete(schema.studies).where(schema.studies.c.id == row.id))
             connection.execute(delete(schema.meta).where(schema.meta.c.key == _REPLAY.format(uid)))
+
+        self._database.write(discard)
+
+    def copy_study(self, uid: str, into: LedgerStore, *, tell_again: bool) -> None:
+        """Copy a study that nobody drives into another store; see `moving.copy_study`."""
+        moving.copy_study(self._database, into._database, uid, tell_again=tell_again)
 
     def by_uid(self, uid: str) -> StudyRow:
         """Give a study by its unique id. Raises `StudyNotFound`."""
@@ -144,7 +187,7 @@ class LedgerStore:
 
     def close(self) -> None:
         """Free the connections."""
-        self._engine.dispose()
+        self._database.close()
 
 
 def _row(row: Row[tuple[object, ...]]) -> StudyRow:

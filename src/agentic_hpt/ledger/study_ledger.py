@@ -12,50 +12,44 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 
-from sqlalchemy import Connection, Engine, Row, bindparam, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from agentic_hpt.errors import FailureKind, LedgerError
+from agentic_hpt.ledger.database import Database, Fence
 from agentic_hpt.ledger.revising import add_revision, as_now, revisions_of
-from agentic_hpt.ledger.schema import attempts, reports, studies, transaction, trials
-from agentic_hpt.ledger.study_log import StudyLog
-from agentic_hpt.records import Budget, JsonObject, Outcome, Params, Report, Trial, TrialState, Usage, WorkerKind
+from agentic_hpt.ledger.schema import attempts, reports, studies, trials
+from agentic_hpt.ledger.study_log import StudyLog, storable
+from agentic_hpt.ledger.trial_rows import (
+    END_ATTEMPT,
+    FINISH,
+    FORGET_REPORTS,
+    LOSE_ATTEMPT,
+    OPEN_ATTEMPTS,
+    SET_ATTEMPT,
+    Rows,
+    add_reports,
+    lost_of,
+    stored_rows,
+    trial_row,
+    trials_of,
+)
+from agentic_hpt.records import (
+    Budget,
+    Change,
+    JsonObject,
+    LostAttempt,
+    Outcome,
+    Params,
+    Report,
+    Trial,
+    TrialState,
+    Usage,
+    WorkerKind,
+)
 from agentic_hpt.refitting import Revision
 
-# The statements that every trial needs, built once: building them anew costs more than SQLite does.
-_OPEN_ATTEMPTS = (
-    update(attempts)
-    .where(
-        attempts.c.study == bindparam("of_study"),
-        attempts.c.number == bindparam("of_number"),
-        attempts.c.ended.is_(None),
-    )
-    .values(state="lost", ended=bindparam("now"))
-)
-_END_ATTEMPT = (
-    update(attempts)
-    .where(
-        attempts.c.study == bindparam("of_study"),
-        attempts.c.number == bindparam("of_number"),
-        attempts.c.attempt == bindparam("of_attempt"),
-    )
-    .values(state=bindparam("ended_as"), ended=bindparam("now"))
-)
-_LOSE_ATTEMPT = _END_ATTEMPT.values(message=bindparam("why"))
-_SET_ATTEMPT = (
-    update(trials)
-    .where(trials.c.study == bindparam("of_study"), trials.c.number == bindparam("of_number"))
-    .values(attempt=bindparam("to_attempt"))
-)
-_FINISH = (
-    update(trials)
-    .where(
-        trials.c.study == bindparam("of_study"),
-        trials.c.number == bindparam("of_number"),
-        trials.c.attempt == bindparam("of_attempt"),
-        trials.c.state == str(TrialState.RUNNING),
-    )
-    .values({name: bindparam(f"new_{name}") for name in ("state", "metrics", "failure", "message", "seconds", "ended")})
-)
+_WORTH_A_SYNC = 1.0
+"""Seconds from which on a trial's end is seen to be on the disk, which takes milliseconds."""
 
 
 def trial_seed(study_seed: int, number: int) -> int:
@@ -67,8 +61,10 @@ def trial_seed(study_seed: int, number: int) -> int:
 class StudyLedger(StudyLog):
     """Records of one study; see `protocols.Ledger`. Blocking, for one thread."""
 
-    def __init__(self, engine: Engine, study: int, uid: str, *, budget: Budget, seed: int) -> None:
-        super().__init__(engine, study)
+    def __init__(
+        self, database: Database, study: int, uid: str, *, budget: Budget, seed: int, fence: Fence | None = None
+    ) -> None:
+        super().__init__(database, study, fence)
         self.uid = uid
         self._budget = budget
         self._seed = seed
@@ -76,25 +72,20 @@ class StudyLedger(StudyLog):
         self._assigned: dict[tuple[int, WorkerKind, str], list[int]] = {}
         self._counted = 0
         self._outside: set[int] = set()
-        with transaction(engine) as connection:
-            self.revisions = revisions_of(connection, study)
-            """How the space was changed since the study began."""
-            curves: dict[tuple[int, int], list[Report]] = {}
-            rows = connection.execute(
-                select(reports).where(reports.c.study == study).order_by(reports.c.number, reports.c.position)
-            )
-            for row in rows:
-                curve = curves.setdefault((row.number, row.attempt), [])
-                curve.append(Report(row.step, json.loads(row.metrics)))
-            for row in connection.execute(select(trials).where(trials.c.study == study).order_by(trials.c.number)):
-                written = _trial(row, curves.get((row.number, row.attempt), ()))
-                now = as_now(written, self.revisions)
-                self._keep(written if now is None else now)
-                if now is None:
-                    self._outside.add(written.id)
-            self._seconds: float = connection.execute(
-                select(studies.c.seconds).where(studies.c.id == study)
-            ).scalar_one()
+        self._shown: list[Trial] = []
+        self._places: dict[int, int] = {}
+        self.revisions, self._seconds, rows = self._read(self._stored)
+        """`revisions` are how the space was changed since the study began."""
+        for trial in trials_of(*rows):
+            now = as_now(trial, self.revisions)
+            if now is None:
+                self._outside.add(trial.id)
+            self._keep(trial if now is None else now)
+
+    def _stored(self, connection: Connection) -> tuple[list[Revision], float, tuple[Rows, Rows]]:
+        """Read the revisions of the space, the running time, and the trials, whose many rows mean nothing yet."""
+        seconds: float = connection.execute(select(studies.c.seconds).where(studies.c.id == self._study)).scalar_one()
+        return revisions_of(connection, self._study), seconds, stored_rows(connection, self._study)
 
     # -- trials ---------------------------------------------------------------------------------------------------
 
@@ -103,8 +94,7 @@ class StudyLedger(StudyLog):
 
         Since a revision of the space they are in terms of the new one; those that it does not hold are not among them.
         """
-        hidden = self._outside
-        return [t for t in self._trials.values() if t.kind not in ("fresh_seed", "holdout") and t.id not in hidden]
+        return self._shown.copy()
 
     @property
     def begins(self) -> int:
@@ -163,10 +153,14 @@ class StudyLedger(StudyLog):
         )
         if trial.counted and self._budget.trials is not None and self._counted >= self._budget.trials:
             return None
-        with transaction(self._engine) as connection:
-            connection.execute(insert(trials), self._row(trial))
+        row, attempt = trial_row(self._study, trial), self._attempt(trial)
+
+        def write(connection: Connection) -> None:
+            connection.execute(insert(trials), row)
             if begin:
-                connection.execute(insert(attempts), self._attempt(trial))
+                connection.execute(insert(attempts), attempt)
+
+        self._write(write)
         self._keep(trial)
         return trial
 
@@ -178,29 +172,50 @@ class StudyLedger(StudyLog):
         trial = replace(held, attempt=held.attempt + 1)
         now = time.time()
         at = {"of_study": self._study, "of_number": number}
-        with transaction(self._engine) as connection:
+
+        def write(connection: Connection) -> None:
             if held.attempt:
-                connection.execute(_OPEN_ATTEMPTS, {**at, "now": now})
+                connection.execute(OPEN_ATTEMPTS, {**at, "now": now})
             connection.execute(insert(attempts), self._attempt(trial))
-            connection.execute(_SET_ATTEMPT, {**at, "to_attempt": trial.attempt})
+            connection.execute(SET_ATTEMPT, {**at, "to_attempt": trial.attempt})
+
+        self._write(write)
         self._keep(trial)
         return trial
 
-    def lose(self, number: int, attempt: int, message: str) -> int:
+    def lose(self, number: int, attempt: int, message: str, *, reports: tuple[Report, ...] = ()) -> int:
         """Close an attempt whose worker was lost, and why; the trial stays open for another one.
 
-        Gives how many of the trial's attempts were lost so. Raises `LedgerError` like `finish`.
+        `reports` are the trial's so far. Gives how many of its attempts were lost so. Raises `LedgerError` like
+        `finish`.
         """
-        self._check_open(number, attempt)
+        held = self._check_open(number, attempt)
         at = {"of_study": self._study, "of_number": number, "of_attempt": attempt}
         lost = (
             select(func.count())
             .select_from(attempts)
             .where(attempts.c.study == self._study, attempts.c.number == number, attempts.c.message.is_not(None))
         )
-        with transaction(self._engine) as connection:
-            connection.execute(_LOSE_ATTEMPT, {**at, "ended_as": "lost", "now": time.time(), "why": message})
+        end = {**at, "ended_as": "lost", "now": time.time(), "why": storable(message)}
+
+        def write(connection: Connection) -> int:
+            connection.execute(LOSE_ATTEMPT, end)
+            add_reports(connection, self._study, replace(held, reports=reports))
             return connection.execute(lost).scalar_one()
+
+        return self._write(write)
+
+    def lost_attempts(self, number: int | None = None) -> list[LostAttempt]:
+        """Give the attempts of a trial, or of all, that were lost with their workers."""
+        return self._read(lambda connection: lost_of(connection, self._study, number))
+
+    def lost_reports(self, number: int) -> tuple[Report, ...]:
+        """Give what an open trial had reported when its worker was last lost."""
+        last = max((lost.attempt for lost in self.lost_attempts(number)), default=0)
+        here = reports.c.study == self._study, reports.c.number == number, reports.c.attempt == last
+        query = select(reports).where(*here).order_by(reports.c.position)
+        rows = self._read(lambda connection: connection.execute(query).all())
+        return tuple(Report(row.step, json.loads(row.metrics)) for row in rows)
 
     def finish(self, number: int, attempt: int, outcome: Outcome) -> Trial:
         """Close a trial with its reports and its outbox entry in one transaction.
@@ -213,21 +228,28 @@ class StudyLedger(StudyLog):
             state=outcome.state,
             values=dict(outcome.values) if outcome.state is TrialState.COMPLETE else {},
             failure=outcome.failure,
-            message=outcome.message,
+            message=storable(outcome.message),
             seconds=outcome.seconds,
             reports=outcome.reports,
         )
         now = time.time()
-        with transaction(self._engine) as connection:
-            at = {"of_study": self._study, "of_number": number, "of_attempt": attempt}
-            row = self._row(trial, ended=now)
-            new = {f"new_{k}": row[k] for k in ("state", "metrics", "failure", "message", "seconds", "ended")}
-            if connection.execute(_FINISH, {**at, **new}).rowcount != 1:
+        at = {"of_study": self._study, "of_number": number, "of_attempt": attempt}
+        row = trial_row(self._study, trial, ended=now)
+        new = {f"new_{k}": row[k] for k in ("state", "metrics", "failure", "message", "seconds", "ended")}
+        payload: JsonObject = {"trial": asdict(trial), "started": now - (outcome.seconds or 0.0), "ended": now}
+
+        def write(connection: Connection) -> None:
+            if connection.execute(FINISH, {**at, **new}).rowcount != 1:
                 raise LedgerError(f"trial {number} was changed by another process; the answer is refused")
-            connection.execute(_END_ATTEMPT, {**at, "ended_as": str(trial.state), "now": now})
-            self._add_reports(connection, trial)
-            payload: JsonObject = {"trial": asdict(trial), "started": now - (outcome.seconds or 0.0), "ended": now}
+            connection.execute(END_ATTEMPT, {**at, "ended_as": str(trial.state), "now": now})
+            if outcome.failure is FailureKind.LOST_WORKER:  # the attempt was lost before, with its reports
+                connection.execute(FORGET_REPORTS, at)
+            add_reports(connection, self._study, trial)
             self._post(connection, "trial", f"trial/{number}/{attempt}", trial.round, payload)
+
+        self._write(write)
+        if (outcome.seconds or 0.0) >= _WORTH_A_SYNC:
+            self._database.sync()
         self._keep(trial)
         return trial
 
@@ -235,32 +257,50 @@ class StudyLedger(StudyLog):
         """Add finished trials of another study as history; they count for no budget. Gives how many were added."""
         now = time.time()
         imported = [
-            replace(source, id=number, kind="imported", worker="imported", round=0, attempt=1)
+            replace(
+                source,
+                id=number,
+                kind="imported",
+                worker="imported",
+                round=0,
+                attempt=1,
+                message=storable(source.message),
+                source=storable(source.source),
+            )
             for number, source in enumerate(found, start=len(self._trials))
         ]
-        with transaction(self._engine) as connection:
+
+        def write(connection: Connection) -> None:
             for trial in imported:
-                connection.execute(insert(trials), self._row(trial, ended=now))
-                self._add_reports(connection, trial)
+                connection.execute(insert(trials), trial_row(self._study, trial, ended=now))
+                add_reports(connection, self._study, trial)
                 payload: JsonObject = {"trial": asdict(trial), "started": now - (trial.seconds or 0.0), "ended": now}
                 self._post(connection, "trial", f"trial/{trial.id}/1", 0, payload)
+
+        self._write(write)
         for trial in imported:
             self._keep(trial)
         return len(imported)
 
-    def revise(self, revision: Revision, config: JsonObject) -> None:
+    def revise(self, revision: Revision, config: JsonObject, change: Change | None = None) -> None:
         """Change the study's description and keep how its space was revised; trials that had not ended are given up.
 
-        The ledger must be opened anew afterwards. Raises `LedgerError`.
+        A `change` is what else was changed with it. The ledger must be opened anew afterwards. Raises `LedgerError`.
         """
         cancelled = Outcome.failed(FailureKind.CANCELLED, "the space was revised before the trial ended")
         for trial in [t for t in self._trials.values() if not t.finished]:
             self.finish(trial.id, self.start(trial.id).attempt, cancelled)
         number = len(self.revisions) + 1
-        with transaction(self._engine) as connection:
+        changed = update(studies).where(studies.c.id == self._study).values(config=json.dumps(config))
+
+        def write(connection: Connection) -> None:
             add_revision(connection, self._study, number, revision)
-            connection.execute(update(studies).where(studies.c.id == self._study).values(config=json.dumps(config)))
+            connection.execute(changed)
             self._post(connection, "revision", f"revision/{number}", revision.round, revision.to_json())
+            if change is not None:
+                self._change(connection, change, config)
+
+        self._write(write)
 
     # -- usage -----------------------------------------------------------------------------------------------------
 
@@ -271,8 +311,8 @@ class StudyLedger(StudyLog):
     def add_seconds(self, seconds: float) -> None:
         """Add running time to what has been used."""
         total = self._seconds + seconds
-        with transaction(self._engine) as connection:
-            connection.execute(update(studies).where(studies.c.id == self._study).values(seconds=total))
+        added = update(studies).where(studies.c.id == self._study).values(seconds=total)
+        self._write(lambda connection: connection.execute(added))
         self._seconds = total
 
     # -- inside -----------------------------------------------------------------------------------------------------
@@ -282,6 +322,12 @@ class StudyLedger(StudyLog):
             self._assigned.setdefault((trial.round, trial.kind, trial.worker), []).append(trial.id)
             self._counted += trial.counted
         self._trials[trial.id] = trial
+        place = self._places.get(trial.id)
+        if place is not None:
+            self._shown[place] = trial
+        elif trial.kind not in ("fresh_seed", "holdout") and trial.id not in self._outside:
+            self._places[trial.id] = len(self._shown)
+            self._shown.append(trial)
 
     def _check_open(self, number: int, attempt: int) -> Trial:
         """Give the trial whose newest attempt this is. Raises `LedgerError` when it is finished, or at another one."""
@@ -294,74 +340,8 @@ class StudyLedger(StudyLog):
 
     def _attempt(self, trial: Trial) -> dict[str, object]:
         key = {"study": self._study, "number": trial.id, "attempt": trial.attempt}
-        return {**key, "started": time.time(), "state": "running"}
-
-    def _row(self, trial: Trial, ended: float | None = None) -> dict[str, object]:
-        row: dict[str, object] = {
-            "study": self._study,
-            "number": trial.id,
-            "state": str(trial.state),
-            "params": json.dumps(dict(trial.params)),
-            "tuned": json.dumps(list(trial.tuned)),
-            "worker": trial.worker,
-            "kind": trial.kind,
-            "round": trial.round,
-            "revision": trial.revision,
-            "seed": trial.seed,
-            "attempt": trial.attempt,
-            "metrics": json.dumps(dict(trial.values)),
-            "failure": str(trial.failure) if trial.failure else None,
-            "message": trial.message,
-            "seconds": trial.seconds,
-            "ended": ended,
-            "continues": trial.continues,
-            "source": trial.source or None,
-        }
-        if ended is None:
-            row["reserved"] = time.time()
-        elif trial.kind == "imported":
-            row["reserved"] = ended
-        return row
-
-    def _add_reports(self, connection: Connection, trial: Trial) -> None:
-        if trial.reports:
-            connection.execute(
-                insert(reports),
-                [
-                    {
-                        "study": self._study,
-                        "number": trial.id,
-                        "attempt": trial.attempt,
-                        "position": i,
-                        "step": report.step,
-                        "metrics": json.dumps(dict(report.metrics)),
-                    }
-                    for i, report in enumerate(trial.reports)
-                ],
-            )
-
-
-def _trial(row: Row[tuple[object, ...]], curve: Sequence[Report]) -> Trial:
-    data = row._mapping
-    return Trial(
-        id=data["number"],
-        params=json.loads(data["params"]),
-        state=TrialState(data["state"]),
-        seed=data["seed"],
-        worker=data["worker"],
-        kind=data["kind"],
-        round=data["round"],
-        tuned=tuple(json.loads(data["tuned"])),
-        revision=data["revision"],
-        attempt=data["attempt"],
-        values=json.loads(data["metrics"] or "{}"),
-        failure=FailureKind(data["failure"]) if data["failure"] else None,
-        message=data["message"] or "",
-        seconds=data["seconds"],
-        reports=tuple(curve),
-        continues=data["continues"],
-        source=data["source"] or "",
-    )
+        epoch = self._fence.epoch if self._fence is not None else 0
+        return {**key, "started": time.time(), "state": "running", "epoch": epoch}
 
 
 __all__ = ["StudyLedger", "trial_seed"]

@@ -163,11 +163,12 @@ def explain(
     noise_afterwards: bool = False,
     beyond_noise: Callable[[float, float | None], bool] = lambda gain, sd: gain > 0,
     notes: Sequence[Note] = (),
+    incidents: Sequence[str] = (),
 ) -> Explanation:
     """Tell a study's history; `trials` in order of their ids, final ones left out or not.
 
     Gains and effects are held against one noise, `noise_sd`. With `noise_afterwards` it comes from the fresh seeds of
-    the end, so that no decision knew it.
+    the end, so that no decision knew it. `incidents` are sentences of what befell the study from outside.
     """
     goal, pool = config.goal.merged(t for t in trials if t.counted or t.kind == "imported")
     decided = {decision.round: decision for decision in decisions}
@@ -200,7 +201,7 @@ def explain(
             )
         )
     best = best_of(config.goal, pool, final)
-    end = _end(status, stopped_by, decisions, usage)
+    end = [*_end(status, stopped_by, decisions, usage), *incidents]
     if final is not None:
         end += final_sentences(config.goal.metric, final.to_json())
     end += constraint_sentences(config, pool, best)

@@ -155,6 +155,11 @@ def final_sentences(metric: str, final: Mapping[str, object]) -> list[str]:
         said.append(f"{counted(failed, 'training')} with a fresh seed failed and is not part of that figure.")
     if holdout is None:
         said.append("There is no holdout score: the objective has no data set aside, or it could not be scored.")
+    elif (looks := int(_figure(final.get("looks")) or 1)) > 1:
+        said.append(
+            f"On the holdout: {number(holdout)}. It was scored {looks} times, as the study went on after its end: no "
+            "decision saw a score, but whoever let it go on may have, so this one may flatter."
+        )
     else:
         said.append(f"On the holdout, data that no decision saw and that was scored once: {number(holdout)}.")
     constraints = final.get("constraints")

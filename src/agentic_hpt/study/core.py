@@ -9,15 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from agentic_hpt.config import Settings, StudyConfig, check_study_name, mask_secrets
-from agentic_hpt.errors import ConfigError, HptError, LedgerError, StudyNotFound
+from agentic_hpt.config import Settings, StudyConfig, check_study_name, is_postgres, mask_secrets, shown
+from agentic_hpt.errors import ConfigError, HptError, LedgerError, NoLedger, SameFailure, StudyNotFound
 from agentic_hpt.outcomes import breaks, nearest
 from agentic_hpt.records import (
+    Change,
     DecisionRecord,
     EarlierStudy,
     FinalReport,
     Goal,
     JsonObject,
+    LostAttempt,
     ModelCall,
     Note,
     Trial,
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
     from agentic_hpt.coordinator.undo import Effect
     from agentic_hpt.graph.context import StudyParts
-    from agentic_hpt.ledger import LedgerStore, StudyLedger, StudyRow
+    from agentic_hpt.ledger import LedgerStore, StudyLedger, StudyRow, StudyStatus
     from agentic_hpt.protocols import Objective, Situation
     from agentic_hpt.refitting import Revision
     from agentic_hpt.space import SearchSpace
@@ -58,7 +60,7 @@ class Study:
         self._store = store
         self._row = row
         self.config = StudyConfig.from_mapping(row.config, where=f"study {row.name!r} in the ledger")
-        self._lock = StudyLock(self.artifacts / ".lock", row.name)
+        self._lock = StudyLock(store, row, self.artifacts / ".lock", self.config.failures.lease_seconds)
         self._made_here = False
         self._asking: Asking | None = None
 
@@ -80,6 +82,7 @@ class Study:
 
         settings = Settings.load(home)
         wiring.check_coordinator(config.coordinator)
+        config = wiring.with_slots(config)
         if replays is not None:
             imported, earlier = [t for t in replays.trials() if t.kind == "imported"], replays.earlier()
         else:
@@ -98,12 +101,12 @@ class Study:
         row = store.create_study(config.study, config.to_json(), replays=replays.uid if replays is not None else None)
         study = cls(settings, store, row)
         study._made_here = True
-        if earlier:
-            study._ledger().keep_earlier(earlier)
-        if imported:
-            ledger = study._ledger()
-            ledger.post_study(study._description())
-            ledger.import_trials(imported)
+        if earlier or imported:
+            study._acquire()
+            try:
+                study._fill(imported, earlier)
+            finally:
+                study._release()
         return study
 
     @classmethod
@@ -113,9 +116,13 @@ class Study:
 
         check_study_name(name)
         settings = Settings.load(home)
-        if not Path(settings.ledger_url.removeprefix("sqlite:///")).exists():
-            raise StudyNotFound(f"no study named {name!r}: there is no ledger in {settings.home}", "check --home")
-        store = LedgerStore(settings.ledger_url, create=False)
+        try:
+            store = LedgerStore(settings.ledger_url, create=False)
+        except NoLedger:
+            where = shown(settings.ledger_url) if is_postgres(settings.ledger_url) else settings.home
+            raise StudyNotFound(
+                f"no study named {name!r}: there is no ledger in {where}", "check --home and AGENTIC_HPT_LEDGER"
+            ) from None
         return cls(settings, store, store.find(name))
 
     @classmethod
@@ -161,7 +168,7 @@ class Study:
         if not self.config.mlflow.enabled:
             return {"tracking_uri": None, "experiment": None, "run_id": None}
         return {
-            "tracking_uri": mask_secrets(self._settings.resolve_tracking_uri(self.config.mlflow)),
+            "tracking_uri": shown(self._settings.resolve_tracking_uri(self.config.mlflow)),
             "experiment": self.config.mlflow.experiment or self._row.first_name,
             "run_id": self._ledger().run_id(),
         }
@@ -179,6 +186,14 @@ class Study:
     def trials(self) -> list[Trial]:
         """Give the study's trials in order of their ids."""
         return list(self._ledger().trials())
+
+    def changes(self) -> list[Change]:
+        """Give what persons changed of the study beside its space, in order."""
+        return self._ledger().changes()
+
+    def lost_attempts(self) -> list[LostAttempt]:
+        """Give the attempts of trials that were lost with their workers, and why."""
+        return self._ledger().lost_attempts()
 
     def decisions(self) -> list[DecisionRecord]:
         """Give the coordinator's decisions, in order."""
@@ -274,7 +289,10 @@ class Study:
         from agentic_hpt.study.revising import revised, revision_of
 
         if self._ended():
-            raise ConfigError(f"study {self.name!r} has ended", "make another study, with this one under `transfer`")
+            raise ConfigError(
+                f"study {self.name!r} has ended",
+                "give it more budget as well (--trials +N), or make another study, with this one under `transfer`",
+            )
         if self._asking is not None:
             raise ConfigError(f"study {self.name!r} is being asked", "close it first")
         changed = revised(self.config, space, constraints)
@@ -290,6 +308,64 @@ class Study:
         self._row = self._store.by_uid(self._row.uid)
         self.config = changed
         return made
+
+    def extend(
+        self, trials: int | str | None = None, minutes: float | str | None = None, target: float | None = None
+    ) -> list[str]:
+        """Give a study more budget, one that has ended too; `run` then goes on. Says what was changed.
+
+        `trials` and `minutes` come on top; text is what `hpt resume` takes, `+50` or a new total. Raises `ConfigError`
+        where there would be nothing to go on for, `StudyBusy` while the study runs.
+        """
+        from agentic_hpt.study.describing import budgeted
+
+        more = {"trials": trials, "minutes": minutes}
+        asked = {name: given if isinstance(given, str) else f"+{given}" for name, given in more.items() if given}
+        usage = self._ledger().usage()
+        return self.redescribe(budgeted(self.config, usage, ended=self._ended(), target=target, **asked))
+
+    def redescribe(self, config: StudyConfig) -> list[str]:
+        """Take over a changed description of a study that is not running; `run` then goes on with it.
+
+        Says what was changed. A study that has ended goes on if the budget or the target lets it. Raises `ConfigError`
+        for what can't change, with each reason, and for a budget below what is used up; `StudyBusy` while it runs.
+        """
+        from agentic_hpt import wiring
+        from agentic_hpt.study import describing
+        from agentic_hpt.study.revising import revision_of
+
+        before, ended = self.config, self._ended()
+        if set(config.transfer) <= set(before.transfer):  # it was read when the study was made
+            config = config.model_copy(update={"transfer": before.transfer})
+        config = wiring.with_slots(config)
+        told = describing.checked(before, config)
+        other_space = before.space != config.space
+        if not told and not other_space:
+            return []
+        if self._asking is not None:
+            raise ConfigError(f"study {self.name!r} is being asked", "close it first")
+        wiring.check_coordinator(config.coordinator)
+        if config.objective is not None:
+            wiring.make_objective(config)
+        self._acquire()
+        try:
+            ledger = self._ledger()
+            usage = ledger.usage()
+            describing.check_budget(config, usage)
+            if ended:
+                describing.check_worth_it(before, config, usage, self._store.by_uid(self._row.uid).stopped_by)
+            change = describing.change_of(ledger, "; ".join(told), reopens=ended)
+            if other_space:
+                revision = revision_of(before, config, ledger)
+                told = [*told, revision.told]
+                ledger.revise(revision, config.to_json(), change if change.told or ended else None)
+            else:
+                ledger.record_change(change, config.to_json())
+        finally:
+            self._release()
+        self._row = self._store.by_uid(self._row.uid)
+        self.config = config
+        return told
 
     # -- running --------------------------------------------------------------------------------------------------
 
@@ -341,7 +417,7 @@ class Study:
         objective = objective if objective is not None else wiring.make_objective(self.config)
         self._acquire()
         try:
-            self._store.set_status(self._row.uid, "running")
+            self._note("running")
             return wiring.open_parts(
                 self.config,
                 self._settings,
@@ -351,6 +427,7 @@ class Study:
                 chat_model=chat_model,
                 seen=seen,
                 finished=finished,
+                hold=self._lock.hold,
             )
         except Exception as error:
             self.settle(error)
@@ -367,6 +444,8 @@ class Study:
     ) -> signal.Signals | None:
         """Run the graph; give the signal that stopped it, if one did."""
         parts = self.open_parts(self.record_end, objective=objective, chat_model=chat_model, seen=seen)
+        if changed := self._note_code(parts.objective):
+            listener({"type": "notice", "text": changed})
         received: list[signal.Signals] = []
         task = asyncio.create_task(self._loop(parts, listener, approver))
 
@@ -383,6 +462,9 @@ class Study:
         except NobodyAnswers:
             ended = asyncio.CancelledError()
             listener({"type": "notice", "text": "nobody answers: the study stops here, and can be resumed"})
+        except SameFailure as error:
+            ended = error
+            listener({"type": "notice", "text": f"the study stops: {mask_secrets(str(error))}"})
         except (Exception, asyncio.CancelledError) as error:
             ended = error
             if not received:
@@ -398,6 +480,7 @@ class Study:
 
     async def _loop(self, parts: StudyParts, listener: Listener, approver: Approver | None) -> None:
         from agentic_hpt.graph import flush_traces
+        from agentic_hpt.graph.bridging import unless_troubled
         from agentic_hpt.study.looping import run_graph
 
         budget = self.config.limits_of_study
@@ -407,7 +490,7 @@ class Study:
             "minutes_budget": budget.minutes,
             "tracking_uri": self.tracking["tracking_uri"],
         }
-        await run_graph(parts, self._settings.checkpoints, listener, approver, about)
+        await unless_troubled(parts, run_graph(parts, self._settings.checkpoints, listener, approver, about))
         await asyncio.to_thread(flush_traces, _TRACES_SECONDS)
         decided = await parts.think(parts.ledger.decisions)
         away = bool(decided) and decided[-1].source == "ledger"
@@ -422,10 +505,10 @@ class Study:
         end = decisions[-1].accepted("finalize") if decisions else None
         stopped_by = str(end.detail.get("stopped_by", "coordinator")) if end is not None else "coordinator"
         if final is not None:
-            self._store.set_status(self._row.uid, "finalized", stopped_by)
+            self._note("finalized", stopped_by)
             return
         why = _why_nothing_was_found(self.config.goal, ledger.trials())
-        self._store.set_status(self._row.uid, "failed", stopped_by, why)
+        self._note("failed", stopped_by, why)
 
     def settle(self, error: BaseException) -> None:
         """Note why a run ended before its end, when its parts are closed.
@@ -436,14 +519,16 @@ class Study:
             if self._ended():
                 return
             if isinstance(error, asyncio.CancelledError):
-                self._store.set_status(self._row.uid, "stopped", "user")
+                self._note("stopped", "user")
+            elif isinstance(error, SameFailure):
+                self._note("stopped", "failures", mask_secrets(str(error))[:2000])
             elif self._made_here and isinstance(error, ConfigError) and not self._has_own_result():
                 self._store.discard(self._row.uid)
                 shutil.rmtree(self.artifacts, ignore_errors=True)
                 self._release()
             else:
                 text = error.message if isinstance(error, HptError) else f"{type(error).__name__}: {error}"
-                self._store.set_status(self._row.uid, "stopped", "error", mask_secrets(text)[:2000])
+                self._note("stopped", "error", mask_secrets(text)[:2000])
         except LedgerError:
             pass  # the store itself is what failed; the caller gets the first error
 
@@ -473,7 +558,7 @@ class Study:
             if self._asking is not None:
                 self._asking = None
                 if not self._ended():
-                    self._store.set_status(self._row.uid, "stopped", "user")
+                    self._note("stopped", "user")
                 run_coroutine(self._write_behind())
         finally:
             self._release()
@@ -503,7 +588,7 @@ class Study:
             self._acquire()
             ledger = self._ledger()
             ledger.post_study(self._description())
-            self._store.set_status(self._row.uid, "running")
+            self._note("running")
             earlier = wiring.usable_earlier(self.config, ledger)
             first = wiring.first_configurations(self.config, earlier)
             self._asking = Asking(self.config, ledger, wiring.make_strategy(self.config, earlier), first)
@@ -515,16 +600,44 @@ class Study:
         """Say whether the study came to its end, with figures or without; that never changes again."""
         return self._store.by_uid(self._row.uid).status in ("finalized", "failed")
 
+    def _note_code(self, objective: Objective) -> str:
+        """Keep what code the objective is; say so where it is not what it was."""
+        from agentic_hpt import wiring
+        from agentic_hpt.study.describing import change_of
+
+        ledger, code = self._ledger(), wiring.code_of(self.config, objective)
+        known = [change.code for change in ledger.changes() if change.code]
+        if not code or known[-1:] == [code]:
+            return ""
+        told = "the objective's code was changed: trials before and after are compared all the same" if known else ""
+        ledger.record_change(change_of(ledger, told, kind="code", code=code))
+        return told
+
     def _has_own_result(self) -> bool:
         return any(t.finished and t.counted for t in self._ledger().trials())
 
     def _description(self) -> JsonObject:
-        return {"study": self._row.first_name, "uid": self._row.uid, "config": self.config.to_json()}
+        return {"study": self._row.first_name, "uid": self._row.uid, "config": self.config.told()}
 
     def _ledger(self) -> StudyLedger:
         if self._asking is not None:
             return self._asking.ledger
-        return self._store.open_study(self._row, budget=self.config.limits_of_study, seed=self.config.seed)
+        return self._store.open_study(
+            self._row, budget=self.config.limits_of_study, seed=self.config.seed, hold=self._lock.hold
+        )
+
+    def _fill(self, imported: Sequence[Trial], earlier: Sequence[EarlierStudy]) -> None:
+        """Put the trials that were made elsewhere into a new study."""
+        ledger = self._ledger()
+        if earlier:
+            ledger.keep_earlier(earlier)
+        if imported:
+            ledger.post_study(self._description())
+            ledger.import_trials(imported)
+
+    def _note(self, status: StudyStatus, stopped_by: str | None = None, error: str | None = None) -> None:
+        """Note how the study stands; nothing once another process took it over."""
+        self._store.set_status(self._row.uid, status, stopped_by, error, hold=self._lock.hold)
 
     def _acquire(self) -> None:
         self._lock.acquire()

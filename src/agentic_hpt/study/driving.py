@@ -1,4 +1,4 @@
-"""Driving a study's graph: the event loop, signals, and the checkpoint store."""
+"""Driving a study's graph: the event loop and signals."""
 
 from __future__ import annotations
 
@@ -6,36 +6,11 @@ import asyncio
 import contextlib
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-
-if TYPE_CHECKING:
-    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from typing import TypeVar
 
 T = TypeVar("T")
-
-
-@asynccontextmanager
-async def checkpointer(path: Path) -> AsyncIterator[AsyncSqliteSaver]:
-    """Open the checkpoint store, and close it for good.
-
-    A graph that fails leaves writes under way. One that got its INSERT in before the connection closed would keep the
-    store locked for as long as its traceback lives: so the close waits for the saver's lock, and rolls back.
-    """
-    import aiosqlite
-    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-
-    connection = await aiosqlite.connect(path)
-    saver = AsyncSqliteSaver(connection)
-    try:
-        yield saver
-    finally:
-        async with saver.lock:
-            await connection.rollback()
-            await connection.close()
 
 
 def run_coroutine(work: Coroutine[object, object, T]) -> T:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from agentic_hpt.config import Settings, StudyConfig
-from agentic_hpt.errors import ConfigError, StudyExists
+from agentic_hpt.errors import ConfigError, NoLedger, StudyExists
 from agentic_hpt.records import Budget, Direction, Goal, JsonObject, Trial
 from agentic_hpt.space import Parameter, SearchSpace
 from agentic_hpt.study.core import Listener, Study
@@ -40,6 +40,10 @@ def resume_study(
     name: str,
     *,
     home: str | Path | None = None,
+    described: StudyConfig | None = None,
+    trials: int | str | None = None,
+    minutes: float | str | None = None,
+    target: float | None = None,
     space: SearchSpace | Mapping[str, object] | None = None,
     constraints: Sequence[str] | None = None,
     approver: Approver | None = None,
@@ -47,13 +51,24 @@ def resume_study(
 ) -> Result:
     """Go on with a study that was stopped or killed; a finished one gives its result. Raises `StudyNotFound`.
 
-    With `space` its search space is revised first; see `Study.revise`.
+    What is changed comes first: the description as a whole (`Study.redescribe`), the budget, `"+50"` or a new total,
+    or the target (`Study.extend`), the search space (`Study.revise`).
     """
     study = Study.open(name, home)
+    notices = []
+    if (described or study.config) != study.config or space is not None:
+        check_approver(described or study.config, approver)
+    if described is not None and (told := study.redescribe(described)):
+        notices.append(f"the study was described anew: {'; '.join(told)}")
+    if not (trials is None and minutes is None and target is None):
+        total_trials, total_minutes = (None if given is None else str(given) for given in (trials, minutes))
+        told = study.extend(total_trials, total_minutes, target)
+        notices.append(f"the study goes on: {'; '.join(told) or 'nothing was changed'}")
     if space is not None:
-        check_approver(study.config, approver)
-        made = study.revise(space, constraints)
-        (listener or (lambda event: None))({"type": "notice", "text": f"the space was revised: {made.told}"})
+        notices.append(f"the space was revised: {study.revise(space, constraints).told}")
+    if listener is not None:
+        for text in notices:
+            listener({"type": "notice", "text": text})
     return study.run(approver=approver, listener=listener)
 
 
@@ -98,9 +113,10 @@ def list_studies(home: str | Path | None = None) -> list[JsonObject]:
     from agentic_hpt.ledger import LedgerStore
 
     settings = Settings.load(home)
-    if not Path(settings.ledger_url.removeprefix("sqlite:///")).exists():
+    try:
+        store = LedgerStore(settings.ledger_url, create=False)
+    except NoLedger:
         return []
-    store = LedgerStore(settings.ledger_url, create=False)
     found: list[JsonObject] = []
     for row in store.list_studies():
         study = Study(settings, store, row)

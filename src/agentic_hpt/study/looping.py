@@ -6,13 +6,12 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.errors import ConfigError
 from agentic_hpt.records import JsonObject
-from agentic_hpt.study.driving import checkpointer
+from agentic_hpt.study.checkpoints import checkpointer
 
 if TYPE_CHECKING:
     from agentic_hpt.graph.context import Emit, StudyParts
@@ -21,6 +20,9 @@ T = TypeVar("T")
 Approver = Callable[[JsonObject], object]
 """Gets what a person is to see (`round`, `decision`, `evidence`, `may`, `problem`) and gives the answer: `approve`,
 `refuse`, or a mapping with `answer`, `actions` and `comment`. Raises `EOFError` when nobody is there to answer."""
+
+
+_BEHIND = "the ledger lacks what the loop had done (after a power cut, say): the loop begins again from the ledger"
 
 
 class NobodyAnswers(Exception):
@@ -37,12 +39,12 @@ def check_approver(config: StudyConfig, approver: Approver | None) -> None:
 
 
 async def run_graph(
-    parts: StudyParts, checkpoints: Path, listener: Emit, approver: Approver | None, about: JsonObject
+    parts: StudyParts, checkpoints: str, listener: Emit, approver: Approver | None, about: JsonObject
 ) -> None:
     """Run the graph from wherever it stands to its end. `about` is what the first event tells of the study."""
     from langgraph.types import Command
 
-    from agentic_hpt.graph import build_graph, recursion_limit
+    from agentic_hpt.graph import build_graph, ledger_is_behind, recursion_limit
 
     async def parts_of(state: Mapping[str, object]) -> StudyParts:
         return parts
@@ -57,9 +59,15 @@ async def run_graph(
         }
         snapshot = await graph.aget_state(config)  # type: ignore[arg-type]
         begun = bool(snapshot.values) or bool(snapshot.next)
+        behind = begun and await parts.think(ledger_is_behind, parts, snapshot)
+        if behind:
+            await saver.adelete_thread(parts.thread)
         listener({"type": "study", "study": parts.name, **about, "slots": parts.executor.slots, "resumed": begun})
         for remark in () if begun else parts.remarks:
             listener({"type": "notice", "text": remark})
+        if behind:
+            begun = False
+            listener({"type": "notice", "text": _BEHIND})
         if parts.mirror is not None:
             await parts.think(parts.mirror, ())  # a storage that can't be used is refused before trials run
         await parts.start()

@@ -54,6 +54,8 @@ class Result:
         """0 finished, 1 failed, 2 failed for an objective without a usable answer, 3 stopped, 130 Ctrl-C."""
         if self.interrupted:
             return _CTRL_C
+        if self.status == "stopped" and self.stopped_by == "failures":
+            return 1
         failures = {t.failure for t in self.trials if t.counted}
         if self.status == "failed" and failures and failures <= _OBJECTIVES_FAULT:
             return 2
@@ -107,6 +109,7 @@ class Result:
                 "mean": final.mean,
                 "sd": final.sd,
                 "holdout": final.holdout,
+                **({"looks": final.looks} if final.looks > 1 else {}),
                 "selection_gap": final.selection_gap,
                 "finalists": list(final.finalists),
                 "default_mean": final.default_mean,

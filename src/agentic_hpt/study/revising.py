@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +14,7 @@ from agentic_hpt.ledger.revising import as_now
 from agentic_hpt.records import Params
 from agentic_hpt.refitting import Revision, changes, check_revision, refit
 from agentic_hpt.space import SearchSpace
+from agentic_hpt.study.describing import who
 
 
 def revised(
@@ -53,7 +52,7 @@ def revision_of(before: StudyConfig, after: StudyConfig, ledger: StudyLedger) ->
         after=after.space,
         round=max(last, decided + 1, ledger.begins),
         trials=ledger.count,
-        by=f"{_user()}@{socket.gethostname()}",
+        by=who(),
         created=time.time(),
         told="",
     )
@@ -78,13 +77,6 @@ def space_in(data: Mapping[str, object]) -> tuple[Mapping[str, object], list[str
     if texts is None or (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
         return space, texts
     raise ConfigError(f"constraints: {texts!r} is no list of conditions", "write constraints: ['a < b']")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # in a container the user may have a number only
-        return "unknown"
 
 
 def _fits(space: SearchSpace, entry: Params) -> bool:

@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentic_hpt.study.core import Study
+from agentic_hpt.study.result import Result
 
 if TYPE_CHECKING:
     from agentic_hpt.report.explain import Explanation
+
+
+def _incidents(study: Study, result: Result) -> list[str]:
+    from agentic_hpt.report.incidents import change_sentences, lost_sentences
+
+    stopped = [f"It stopped because {result.error}"] if result.status == "stopped" and result.error else []
+    return [*change_sentences(study.changes()), *lost_sentences(study.lost_attempts()), *stopped]
 
 
 def explain_study(study: Study) -> Explanation:
@@ -38,4 +46,5 @@ def explain_study(study: Study) -> Explanation:
         noise_afterwards=afterwards,
         beyond_noise=beyond_noise,
         notes=study.notes(),
+        incidents=_incidents(study, result),
     )

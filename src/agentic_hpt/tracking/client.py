@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, cast
 
-from agentic_hpt.config import mask_secrets
+from agentic_hpt.config import shown
 from agentic_hpt.errors import TrackerAway
 from agentic_hpt.records import JsonObject, Trial
 from agentic_hpt.tracking.encoding import trial_from_json
@@ -94,7 +94,7 @@ class MlflowTracker:
         except TrackerAway as error:
             away = str(error)
         return {
-            "tracking_uri": mask_secrets(str(self._settings["tracking_uri"])),
+            "tracking_uri": shown(str(self._settings["tracking_uri"])),
             "experiment": self._settings["experiment"],
             "run_id": self._run_id,
             "away": away,

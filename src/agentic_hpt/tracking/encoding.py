@@ -13,7 +13,7 @@ from typing import cast
 
 from pydantic import TypeAdapter
 
-from agentic_hpt.config import mask_secrets
+from agentic_hpt.config import mask_data, mask_secrets
 from agentic_hpt.errors import FailureKind
 from agentic_hpt.records import JsonObject, ParamValue, Trial, TrialState, WorkerKind
 
@@ -69,15 +69,6 @@ def flat(data: Mapping[str, object], prefix: str = "") -> dict[str, str]:
             text = json.dumps(value) if isinstance(value, list | dict) else param_text(cast(ParamValue, value))
             found[legal_key(f"{prefix}{name}")] = text
     return found
-
-
-def masked(value: object) -> object:
-    """Give the same data with secrets masked in every string."""
-    if isinstance(value, str):
-        return mask_secrets(value)
-    if isinstance(value, dict):
-        return {key: masked(entry) for key, entry in value.items()}
-    return [masked(entry) for entry in value] if isinstance(value, list) else value
 
 
 def trial_status(trial: Trial) -> str:
@@ -150,7 +141,7 @@ def call_texts(calls: Sequence[JsonObject]) -> dict[str, str]:
         texts |= files
         prompt, answer = (name if text else None for name, text in files.items())
         told.append({**call, "prompt": prompt, "answer": answer})
-    return {**texts, "calls.json": json.dumps(masked(told), indent=2)} if told else {}
+    return {**texts, "calls.json": json.dumps(mask_data(told), indent=2)} if told else {}
 
 
 def trial_from_run(params: Mapping[str, str], metrics: Mapping[str, float], tags: Mapping[str, str]) -> Trial:

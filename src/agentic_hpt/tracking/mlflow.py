@@ -6,7 +6,6 @@ import importlib
 import json
 import logging
 import os
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,10 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from agentic_hpt.config import mask_secrets
+from agentic_hpt.config import mask_data, mask_secrets
 from agentic_hpt.errors import HptError, TrackerAway
 from agentic_hpt.records import JsonObject, OutboxEntry, Trial
 from agentic_hpt.tracking import encoding
+from agentic_hpt.tracking.databases import check_files, is_database, prepared
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -55,8 +55,7 @@ class MlflowStore:
         self._study = study
         self._uid = uid
         self._parent: str | None = None
-        with _translating(opening=True):
-            _prepare(tracking_uri)
+        with _translating(opening=True), prepared(tracking_uri):
             from mlflow import MlflowClient
 
             for name in ("mlflow", "alembic"):
@@ -74,6 +73,7 @@ class MlflowStore:
             "trial": self._write_trial,
             "decision": self._write_decision,
             "revision": self._write_revision,
+            "change": self._write_change,
             "final": self._write_final,
         }[entry.kind]
         try:
@@ -144,7 +144,7 @@ class MlflowStore:
         )
 
     def _write_study(self, entry: OutboxEntry) -> str:
-        config = cast(JsonObject, encoding.masked(entry.payload.get("config") or {}))
+        config = cast(JsonObject, mask_data(entry.payload.get("config") or {}))
         tags = {"hpt.study": self._study, "hpt.version": version("agentic-hpt")}
         self._parent = self._run(entry, self._study, tags, _now())
         self._log(self._parent, encoding.flat(config), [])
@@ -161,7 +161,7 @@ class MlflowStore:
         return run_id
 
     def _write_decision(self, entry: OutboxEntry) -> str:
-        decision = cast(JsonObject, encoding.masked(entry.payload["decision"]))
+        decision = cast(JsonObject, mask_data(entry.payload["decision"]))
         calls = cast(list[JsonObject], entry.payload.get("calls") or [])
         actions = cast(list[JsonObject], decision["actions"])
         tags = {
@@ -191,7 +191,15 @@ class MlflowStore:
         run_id, name = self._own_run(entry), entry.key.replace("/", "-")
         told = mask_secrets(str(entry.payload["told"]))
         self._client.set_tag(run_id, f"hpt.{name}", told[: encoding.MESSAGE_LENGTH])
-        self._client.log_text(run_id, json.dumps(encoding.masked(entry.payload), indent=2), f"{name}.json")
+        self._client.log_text(run_id, json.dumps(mask_data(entry.payload), indent=2), f"{name}.json")
+        return run_id
+
+    def _write_change(self, entry: OutboxEntry) -> str:
+        run_id = self._write_revision(entry)
+        if code := entry.payload.get("code"):
+            self._client.set_tag(run_id, "hpt.code", str(code))
+        if entry.payload.get("reopens"):
+            self._client.update_run(run_id, "RUNNING")
         return run_id
 
     def _own_run(self, entry: OutboxEntry) -> str:
@@ -205,7 +213,9 @@ class MlflowStore:
         names = ("mean", "sd", "holdout", "selection_gap", "validation_best", "default_mean", "gain")
         figures = {f"final/{name}": final[name] for name in names if final.get(name) is not None}
         now = _now()
-        params = encoding.flat({"best": payload["params"]}) if payload.get("params") else {}
+        # A parameter can't be changed in MLflow: where the study had ended before, the winner has another name.
+        named = entry.key.replace("final", "best").replace("/", "-")
+        params = encoding.flat({named: payload["params"]}) if payload.get("params") else {}
         points = [encoding.Point(name, float(cast(float, value)), 0, now) for name, value in figures.items()]
         self._log(run_id, params, points)
         self._client.set_tag(run_id, "hpt.best_trial", str(final["trial"]))
@@ -234,7 +244,9 @@ class MlflowStore:
 
     def _model(self, run_id: str, trial: str, model: JsonObject, name: str, alias: str) -> None:
         """Log, register and alias the final model, unless an earlier writer got so far."""
-        mine = [v for v in self._client.search_model_versions(_name_is(name)) if v.tags.get("hpt.uid") == self._uid]
+        own = {"hpt.uid": self._uid, "hpt.trial": trial}
+        versions = self._client.search_model_versions(_name_is(name))
+        mine = [v for v in versions if all(v.tags.get(tag) == value for tag, value in own.items())]
         if mine:
             number = mine[0].version
         else:
@@ -255,28 +267,19 @@ class MlflowStore:
                     serialization_format="pt2",
                     pip_requirements=[f"{package}=={version(package).split('+')[0]}" for package in ("torch", "numpy")],
                 )
-            tags = {"hpt.uid": self._uid, "hpt.study": self._study, "hpt.trial": trial}
+            tags = {**own, "hpt.study": self._study}
             number = mlflow.register_model(logged.model_uri, name, tags=tags).version
         self._client.set_registered_model_alias(name, alias, number)
-
-
-def _prepare(tracking_uri: str) -> None:
-    """Make a new local store one that can be read while it is written to: MLflow's own default locks readers out."""
-    path = tracking_uri.removeprefix("sqlite:///")
-    if path != tracking_uri and path and not Path(path).exists():
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path)
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        finally:
-            connection.close()
 
 
 def _experiment(client: MlflowClient, tracking_uri: str, name: str, artifact_root: Path) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
-        location = artifact_root.absolute().as_uri() if tracking_uri.startswith("sqlite:") else None
+        # A server knows a place for files; a database does not, and MLflow would take the working directory.
+        location = artifact_root.absolute().as_uri() if is_database(tracking_uri) else None
         return cast(str, client.create_experiment(name, artifact_location=location))
+    if is_database(tracking_uri):
+        check_files(found.artifact_location)
     return _check_active(found)
 
 
@@ -315,6 +318,9 @@ def _translating(opening: bool = False) -> Iterator[None]:
     except Exception as error:
         text = mask_secrets(str(error))[: encoding.MESSAGE_LENGTH] or type(error).__name__
         code = getattr(error, "error_code", None)
-        if opening or isinstance(error, OSError) or (code is not None and code not in _REFUSALS):
+        # What a database can't hold (a text that is too long, say) MLflow calls by the same code as a lost connection.
+        unfit = type(error.__cause__).__name__ == "DataError"
+        away = code is not None and code not in _REFUSALS and not unfit
+        if opening or isinstance(error, OSError) or away:
             raise TrackerAway(text) from error
         raise EntryRefused(f"{type(error).__name__}: {text}") from error

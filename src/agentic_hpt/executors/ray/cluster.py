@@ -32,6 +32,8 @@ __all__ = ["Cluster"]
 _ADDRESS = "RAY_ADDRESS"
 _LOOPBACK = "127.0.0.1"
 _CLIENT, _CLIENT_PORT = "ray://", "10001"
+_CLIENT_TRIES = 3
+"""The head starts a server for each client, which on a busy one may take longer than it waits."""
 _CONNECT_SECONDS = 5.0
 _TRY_SECONDS = 60.0
 """Ray itself tries for minutes, and heeds no signal while it does."""
@@ -183,16 +185,20 @@ class Cluster:
         import ray
 
         _try(address)
-        with _own_signals(), _quiet():
+        for left in reversed(range(_CLIENT_TRIES if address.startswith(_CLIENT) else 1)):
             try:
-                ray.init(
-                    address=address,
-                    runtime_env=environment or None,
-                    log_to_driver=False,
-                    logging_level="error",
-                )
+                with _own_signals(), _quiet():
+                    ray.init(
+                        address=address,
+                        runtime_env=environment or None,
+                        log_to_driver=False,
+                        logging_level="error",
+                    )
+                return
             except Exception as error:
-                raise ConfigError(f"ray.address: {address}: {error}", _hint(address)) from error
+                ray.shutdown()  # else the next connection finds what is left of this one
+                if not left:
+                    raise ConfigError(f"ray.address: {address}: {error}", _hint(address)) from error
 
     def _set(self, values: Mapping[str, str]) -> None:
         for name, value in values.items():
@@ -229,7 +235,8 @@ def _try(address: str) -> None:
             socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
         except (OSError, OverflowError) as error:
             raise ConfigError(f"ray.address: nothing answers at {address}: {error}", _hint(address)) from None
-    _try_ray(address)
+    if not address.startswith(_CLIENT):  # which gives up by itself
+        _try_ray(address)
 
 
 @lru_cache(maxsize=1)
