@@ -7,7 +7,7 @@ import os
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -39,21 +39,21 @@ WAITS = """
         (HERE / f"{{trial.id}}.{{trial.worker}}.{{found}}.pid").write_text(str(os.getpid()))
         while step < 3 or not (HERE / "go").exists():
             step += 1
-            kept.write_text(str(step))
+            (trial.checkpoint_dir / "part").write_text(str(step))
+            (trial.checkpoint_dir / "part").replace(kept)  # at once or not at all: the node goes in the middle of it
             trial.report(params["dropout"], step=step)
         return {{"score": params["dropout"], "found": found, "copied": int("_ray_pkg_" in __file__)}}
 """
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
+def nodes() -> Nodes:
     """A head on which no trial runs, and two nodes with two CPUs each; the second has a GPU, or says so."""
     made = Nodes(True, head_node_args={"num_cpus": 0, "ray_client_server_port": CLIENT_PORT, **STORE})
     for gpus in (0, 1):
         made.add_node(num_cpus=2, num_gpus=gpus, **STORE)
     made.wait_for_nodes()
-    yield made
-    made.shutdown()
+    return made  # it ends with the namespace that these tests run in
 
 
 def on(address: str, folder: Path, **changes: object) -> dict[str, object]:
