@@ -59,7 +59,8 @@ def server_away(bench: Bench, dice: random.Random) -> list[Case]:
     server = _server(port, store)
     try:
         driver = subject.drive()
-        until(lambda: driver.poll() is not None or len(subject.finished()) >= dice.randint(2, 8))
+        wanted = dice.randint(2, 8)
+        until(lambda: driver.poll() is not None or len(subject.finished()) >= wanted)
         _stop(server)
         code = driver.wait()
         problems = [] if code == 0 else [f"without the server the study ended with exit code {code}"]

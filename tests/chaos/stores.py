@@ -47,7 +47,8 @@ def tmpfs_full(bench: Bench, dice: random.Random) -> list[Case]:
         shutil.rmtree(subject.home)
         subject.home.symlink_to(disk)
         driver = subject.drive()
-        until(lambda: driver.poll() is not None or len(subject.finished()) >= dice.randint(0, 12))
+        wanted = dice.randint(0, 12)
+        until(lambda: driver.poll() is not None or len(subject.finished()) >= wanted)
         ballast = disk / "ballast"
         _fill(ballast)
         code = driver.wait()
@@ -180,7 +181,8 @@ def stopped_and_resumed(bench: Bench, dice: random.Random) -> list[Case]:
     """Stop a study by SIGTERM as a machine does that goes down: exit code 3, and resumable."""
     subject = bench.subject(seconds=0.2)
     driver = subject.drive()
-    until(lambda: driver.poll() is not None or len(subject.finished()) >= dice.randint(0, 8))
+    wanted = dice.randint(1, 8)
+    until(lambda: driver.poll() is not None or len(subject.finished()) >= wanted)
     driver.signal(signal.SIGTERM)
     code = driver.wait()
     problems = [] if code == 3 else [f"exit code {code} after SIGTERM"]

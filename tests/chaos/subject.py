@@ -59,6 +59,8 @@ class Subject:
     environment: Mapping[str, str] = field(default_factory=dict)
     database: str = ""
     """The address of the PostgreSQL that holds ledger, checkpoints and MLflow; files in the home without it."""
+    patience: float = 60.0
+    """Seconds to wait for a ledger that somebody has locked."""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +127,9 @@ class Subject:
             if self.database:
                 with psycopg.connect(self.database) as connection:
                     return connection.execute(text.encode()).fetchall()
-            with contextlib.closing(sqlite3.connect(self._file("ledger.db"), uri=True, timeout=60)) as ledger:
+            with contextlib.closing(
+                sqlite3.connect(self._file("ledger.db"), uri=True, timeout=self.patience)
+            ) as ledger:
                 return ledger.execute(text).fetchall()
         except (sqlite3.OperationalError, psycopg.errors.UndefinedTable) as error:
             if any(word in str(error) for word in ("no such table", "unable to open", "does not exist")):

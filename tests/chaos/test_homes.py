@@ -181,6 +181,23 @@ def test_a_home_that_is_removed_in_mid_run_ends_the_study_with_a_clear_word(
     assert "Traceback" not in log.read_text()
 
 
+def test_a_damaged_checkpoint_store_is_told_of_and_can_be_moved_away(tmp_path: Path, home: Path, hpt: Hpt) -> None:
+    with hpt.waiting(written(tmp_path), home):
+        (tmp_path / "go").touch()
+    for log in home.glob("checkpoints.db-*"):
+        log.unlink()
+    (home / "checkpoints.db").write_bytes(b"no database at all" * 1000)
+    code, told = hpt("resume", "study", home=home)
+    assert code == 1
+    assert "can't be used" in told
+    assert "can be moved away" in told
+    assert "Traceback" not in told
+    (home / "checkpoints.db").unlink()
+    code, told = hpt("resume", "study", home=home)
+    assert code == 0, told
+    assert len(Study.open("study", home).trials()) == 4
+
+
 def test_what_took_long_and_what_was_decided_is_brought_to_the_disk(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

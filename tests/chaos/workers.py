@@ -54,14 +54,12 @@ def trial_killed_every_time(bench: Bench, dice: random.Random) -> list[Case]:
 
 def paused_worker(bench: Bench, dice: random.Random) -> list[Case]:
     """Pause a trial for longer than its lease: it is lost, and runs again; the paused process is gone."""
-    subject = bench.subject(trials=6, seconds=0.3, failures={"lease_seconds": 1})
+    subject = bench.subject(trials=6, seconds=0.6, failures={"lease_seconds": 1})
     driver = subject.drive()
-    found = _next_trial(subject, driver, Counter())
+    found = _pause_one(subject, driver, dice)
     if found is None:
-        return [Case("trial paused beyond its lease", "", ("no trial was seen running",))]
+        return [Case("trial paused beyond its lease", "", ("no trial was seen running", *ended_well(subject, driver)))]
     trial, pid = found
-    time.sleep(dice.uniform(0.0, 0.2))
-    os.kill(pid, signal.SIGSTOP)
     gone = until(lambda: not runs(pid) or driver.poll() is not None, 60.0, 0.05)
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGCONT)
@@ -73,11 +71,24 @@ def paused_worker(bench: Bench, dice: random.Random) -> list[Case]:
     return [Case("trial paused beyond its lease", "", tuple(problems))]
 
 
+def _pause_one(subject: Subject, driver: Driver, dice: random.Random) -> tuple[int, int] | None:
+    """Pause a trial that has run for a moment; one that ends meanwhile is let go for the next."""
+    while (found := _next_trial(subject, driver, Counter())) is not None:
+        time.sleep(dice.uniform(0.0, 0.2))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found[1], signal.SIGSTOP)
+            if ("ends", *found) not in subject.executions():
+                return found
+            os.kill(found[1], signal.SIGCONT)
+    return None
+
+
 def killed_server(bench: Bench, dice: random.Random) -> list[Case]:
     """Kill the server that trials are forked from: those under way are lost with it and run again."""
     subject = bench.subject(seconds=0.2, seed=dice.randrange(100))
     driver = subject.drive()
-    until(lambda: driver.poll() is not None or len(subject.finished()) >= dice.randint(0, 8))
+    wanted = dice.randint(0, 8)
+    until(lambda: driver.poll() is not None or len(subject.finished()) >= wanted)
     pid = child(driver, "forkserver")
     if pid is not None:
         os.kill(pid, signal.SIGKILL)
