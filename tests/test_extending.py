@@ -16,7 +16,7 @@ from agentic_hpt.config import StudyConfig
 from agentic_hpt.errors import ConfigError
 from agentic_hpt.objectives import fingerprint
 from agentic_hpt.records import JsonObject
-from agentic_hpt.study import Result, Study, resume_study, run_study
+from agentic_hpt.study import Result, Study, describing, resume_study, run_study
 from agentic_hpt.study.telling import explain_study
 from study_runs import SPACE, describe, drive, finished
 
@@ -97,6 +97,20 @@ def test_a_study_that_is_killed_while_it_goes_on_loses_nothing(
         assert [count for _, count in ledger.execute(kinds)] == [1, 1], "a fresh seed for each end"
 
 
+@pytest.mark.parametrize("more", [{"trials": "+6"}, {"target": 100.0}])
+def test_more_budget_is_used_where_the_end_had_been_cut_off(
+    tmp_path: Path, home: Path, more: dict[str, object]
+) -> None:
+    until: dict[str, object] = {"target": -100.0, "budget": {"trials": 12}} if "target" in more else {}
+    assert drive(described(tmp_path, fresh_seeds=2, **until), home, "final_started", 1).returncode == -signal.SIGKILL
+    before = finished(home)
+    result = resume_study("study", home=home, **more)  # type: ignore[arg-type]
+    assert (result.status, counted(result), result.stopped_by) == ("finalized", 12, "budget.trials")
+    assert {number: finished(home)[number] for number in before} == before
+    with sqlite3.connect(home / "ledger.db") as ledger:
+        assert ledger.execute("select count(*) from hpt_trials where state = 'running'").fetchone() == (0,)
+
+
 def test_a_person_is_asked_again_behind_the_end(tmp_path: Path, home: Path) -> None:
     rounds: list[object] = []
 
@@ -141,6 +155,36 @@ def test_a_second_look_at_the_holdout_is_told(tmp_path: Path, home: Path, monkey
     assert isinstance(final, dict)
     assert final["looks"] == 2
     assert any("It was scored 2 times" in s for s in explain_study(Study.open("study", home)).end)
+
+
+def test_no_look_at_the_holdout_is_forgotten(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    objective = {"python": "train.py:train", "final": "train.py:score", "folder": str(tmp_path)}
+    read = "float(__import__('pathlib').Path('holdout.txt').read_text())"
+    code = WITH_HOLDOUT.replace("SCORE", "trial.id").replace("0.5", read)
+    looks = []
+    for more, holdout in enumerate(["0.5", "it can't be read", "0.6"]):
+        (tmp_path / "holdout.txt").write_text(holdout)
+        if more:
+            result = resume_study("study", home=home, trials="+4")
+        else:
+            result = run(tmp_path, home, code=code, objective=objective)
+        assert result.final is not None
+        looks.append((result.final.holdout, result.final.looks))
+    assert looks == [(0.5, 1), (None, 1), (0.6, 2)]
+
+
+def test_a_look_at_the_holdout_counts_where_the_end_was_cut_off_behind_it(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    objective = {"python": "train.py:train", "final": "train.py:score", "folder": str(tmp_path)}
+    description = described(tmp_path, code=WITH_HOLDOUT.replace("SCORE", "trial.id"), objective=objective)
+    assert drive(description, home, "trial", 7).returncode == -signal.SIGKILL
+    result = resume_study("study", home=home, trials="+2")
+    assert result.final is not None
+    assert (counted(result), result.final.looks) == (8, 2)
+    assert (tmp_path / "looks.txt").read_text() == "xx"
 
 
 def test_what_a_study_that_ended_can_not_go_on_for_is_refused(tmp_path: Path, home: Path) -> None:
@@ -217,6 +261,15 @@ def test_what_can_not_change_is_refused_with_every_reason(tmp_path: Path, home: 
     ):
         assert words in text
     assert Study.open("study", home).config == StudyConfig.from_mapping(described(tmp_path))
+
+
+def test_a_changed_value_that_is_not_shown_is_taken_over(tmp_path: Path) -> None:
+    was, now = (
+        StudyConfig.from_mapping(described(tmp_path, executor="ray", parallel=2, ray={"env": {"TOKEN": value}}))
+        for value in ("first", "second")
+    )
+    assert describing.checked(was, was) == []
+    assert describing.checked(was, now) == ["a value that is not shown was changed"]
 
 
 def test_a_study_that_ended_needs_more_than_another_word(tmp_path: Path, home: Path) -> None:

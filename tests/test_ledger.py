@@ -683,6 +683,16 @@ def test_a_discarded_study_leaves_nothing_and_takes_nothing_else(home: Home) -> 
     assert store.open_study(again, budget=BUDGET, seed=0).trials() == []
 
 
+def test_a_study_that_repeats_another_does_so_in_another_store_too(home: Home, tmp_path: Path) -> None:
+    store = home.store()
+    twin = store.create_study("twin", {}, replays=home.row.uid)
+    there = LedgerStore(f"sqlite:///{tmp_path / 'there.db'}")
+    for _ in range(2):
+        store.copy_study(twin.uid, there, tell_again=True)
+    assert there.replayed_by(twin.uid) == home.row.uid
+    there.close()
+
+
 @pytest.mark.parametrize("create", [True, False])
 @pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_a_store_of_an_older_version_is_brought_up_and_loses_nothing(home: Home, create: bool, version: int) -> None:

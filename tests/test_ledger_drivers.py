@@ -238,6 +238,13 @@ def test_a_replaced_driver_can_not_say_how_the_study_stands(home: Home) -> None:
     assert home.store().find("digits").status == "running"
 
 
+def test_a_replaced_driver_can_not_remove_the_study(home: Home) -> None:
+    _, hold = taken_over(home)
+    with pytest.raises(LedgerError, match="took the study over"):
+        home.store().discard(home.row.uid, hold=hold)
+    assert home.store().find("digits").status == "running"
+
+
 def test_letting_go_late_does_not_let_the_next_driver_go(home: Home) -> None:
     _, hold = taken_over(home)
     hold.release()

@@ -111,8 +111,14 @@ async def _score(parts: StudyParts, best: Trial, seed: int, round_: int, emit: E
     if scored.state is not TrialState.COMPLETE:
         emit({"type": "notice", "text": f"the holdout could not be scored: {scored.message}"})
     model = Path(parts.job(scored).artifact_dir) / "model"
-    seen = before.looks if before is not None and before.holdout is not None else 0
-    return _Scored(parts.config.goal.value(scored), str(model) if model.is_dir() else None, seen + 1)
+    looks = await parts.think(_looks, parts, round_)
+    return _Scored(parts.config.goal.value(scored), str(model) if model.is_dir() else None, looks)
+
+
+def _looks(parts: StudyParts, round_: int) -> int:
+    """Count the scores on the holdout up to now, also those of an end that was cut off behind them."""
+    scored = (t for number in range(round_ + 1) for t in parts.ledger.of_assignment(number, "holdout", "holdout"))
+    return sum(t.state is TrialState.COMPLETE for t in scored)
 
 
 def _means(goal: Goal, fresh: Sequence[Trial]) -> dict[str, float]:

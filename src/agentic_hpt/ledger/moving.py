@@ -6,7 +6,7 @@ from sqlalchemy import Connection, insert, select
 
 from agentic_hpt.errors import StudyExists, StudyNotFound
 from agentic_hpt.ledger.database import Database
-from agentic_hpt.ledger.schema import drivers, metadata, outbox, studies
+from agentic_hpt.ledger.schema import REPLAY, drivers, meta, metadata, outbox, studies
 from agentic_hpt.ledger.study_log import storable
 
 _Rows = list[dict[str, object]]
@@ -18,6 +18,8 @@ def copy_study(source: Database, target: Database, uid: str, *, tell_again: bool
     With `tell_again` MLflow gets everything anew: it is another store there. Raises `StudyExists` for a taken name.
     """
     study, rows = source.read(lambda connection: _read(connection, uid))
+    repeats = select(meta).where(meta.c.key == REPLAY.format(uid))
+    replayed = source.read(lambda connection: [dict(row) for row in connection.execute(repeats).mappings()])
     if tell_again:
         rows[outbox.name] = [{**row, "ref": None, "claimed": 0} for row in rows[outbox.name]]
     rows[drivers.name] = [{**row, "held": 0} for row in rows[drivers.name]]
@@ -31,6 +33,8 @@ def copy_study(source: Database, target: Database, uid: str, *, tell_again: bool
                 if rows.get(table.name):
                     of = {"study": made[0]}  # type: ignore[index]
                     connection.execute(insert(table), [{**row, **of} for row in rows[table.name]])
+            if replayed:
+                connection.execute(insert(meta), replayed)
         return found
 
     if target.write(write) not in (None, uid):

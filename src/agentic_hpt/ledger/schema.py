@@ -25,6 +25,8 @@ and of changes."""
 metadata = MetaData()
 
 meta = Table("hpt_meta", metadata, Column("key", String(50), primary_key=True), Column("value", Text, nullable=False))
+REPLAY = "replay/{}"
+"""Under this key, with its id, `meta` holds which study a study repeats."""
 
 studies = Table(
     "hpt_studies",

@@ -18,9 +18,6 @@ from agentic_hpt.ledger.study_ledger import StudyLedger
 from agentic_hpt.ledger.study_log import StudyLog, storable
 from agentic_hpt.records import Budget, DecisionRecord, JsonObject
 
-_REPLAY = "replay/{}"
-"""Under this key, with its id, the store keeps which study a study repeats."""
-
 StudyStatus = Literal["running", "stopped", "finalized", "failed"]
 
 
@@ -77,7 +74,7 @@ class LedgerStore:
             made = connection.execute(insert(schema.studies).values(**values))
             connection.execute(insert(schema.drivers).values(study=made.inserted_primary_key[0]))  # type: ignore[index]
             if replays is not None:
-                connection.execute(insert(schema.meta).values(key=_REPLAY.format(uid), value=replays))
+                connection.execute(insert(schema.meta).values(key=schema.REPLAY.format(uid), value=replays))
             return True
 
         if not self._database.write(create):
@@ -154,15 +151,15 @@ class LedgerStore:
 
     def replayed_by(self, uid: str) -> str | None:
         """Give the id of the study whose decisions the study `uid` repeats, if it repeats any."""
-        query = select(schema.meta.c.value).where(schema.meta.c.key == _REPLAY.format(uid))
+        query = select(schema.meta.c.value).where(schema.meta.c.key == schema.REPLAY.format(uid))
         return self._database.read(lambda connection: connection.execute(query).scalar())
 
     def decisions_of(self, uid: str) -> list[DecisionRecord]:
         """Give the decisions of a study. Raises `StudyNotFound`."""
         return StudyLog(self._database, self.by_uid(uid).id).decisions()
 
-    def discard(self, uid: str) -> None:
-        """Remove a study that never came to anything, with all its rows."""
+    def discard(self, uid: str, *, hold: Hold | None = None) -> None:
+        """Remove a study that never came to anything, with all its rows; not one that another took from the `hold`."""
         row = self.by_uid(uid)
 
         def discard(connection: Connection) -> None:
@@ -170,9 +167,9 @@ class LedgerStore:
                 if "study" in table.c:
                     connection.execute(delete(table).where(table.c.study == row.id))
             connection.execute(delete(schema.studies).where(schema.studies.c.id == row.id))
-            connection.execute(delete(schema.meta).where(schema.meta.c.key == _REPLAY.format(uid)))
+            connection.execute(delete(schema.meta).where(schema.meta.c.key == schema.REPLAY.format(uid)))
 
-        self._database.write(discard)
+        self._database.write(discard, hold.fence if hold else None)
 
     def copy_study(self, uid: str, into: LedgerStore, *, tell_again: bool) -> None:
         """Copy a study that nobody drives into another store; see `moving.copy_study`."""

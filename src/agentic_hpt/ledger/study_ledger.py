@@ -287,9 +287,7 @@ class StudyLedger(StudyLog):
 
         A `change` is what else was changed with it. The ledger must be opened anew afterwards. Raises `LedgerError`.
         """
-        cancelled = Outcome.failed(FailureKind.CANCELLED, "the space was revised before the trial ended")
-        for trial in [t for t in self._trials.values() if not t.finished]:
-            self.finish(trial.id, self.start(trial.id).attempt, cancelled)
+        self.give_up("the space was revised before the trial ended")
         number = len(self.revisions) + 1
         changed = update(studies).where(studies.c.id == self._study).values(config=json.dumps(config))
 
@@ -301,6 +299,12 @@ class StudyLedger(StudyLog):
                 self._change(connection, change, config)
 
         self._write(write)
+
+    def give_up(self, why: str, *, search: bool = True) -> None:
+        """Close the trials that have not ended; without `search` only those that belong to an end of the study."""
+        cancelled = Outcome.failed(FailureKind.CANCELLED, why)
+        for trial in [t for t in self._trials.values() if not t.finished and (search or not t.counted)]:
+            self.finish(trial.id, self.start(trial.id).attempt, cancelled)
 
     # -- usage -----------------------------------------------------------------------------------------------------
 

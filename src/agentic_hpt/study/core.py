@@ -317,12 +317,13 @@ class Study:
         `trials` and `minutes` come on top; text is what `hpt resume` takes, `+50` or a new total. Raises `ConfigError`
         where there would be nothing to go on for, `StudyBusy` while the study runs.
         """
-        from agentic_hpt.study.describing import budgeted
+        from agentic_hpt.study.describing import budgeted, ended_by
 
         more = {"trials": trials, "minutes": minutes}
         asked = {name: given if isinstance(given, str) else f"+{given}" for name, given in more.items() if given}
-        usage = self._ledger().usage()
-        return self.redescribe(budgeted(self.config, usage, ended=self._ended(), target=target, **asked))
+        ledger = self._ledger()
+        ended = self._ended() or ended_by(ledger) is not None
+        return self.redescribe(budgeted(self.config, ledger.usage(), ended=ended, target=target, **asked))
 
     def redescribe(self, config: StudyConfig) -> list[str]:
         """Take over a changed description of a study that is not running; `run` then goes on with it.
@@ -334,7 +335,7 @@ class Study:
         from agentic_hpt.study import describing
         from agentic_hpt.study.revising import revision_of
 
-        before, ended = self.config, self._ended()
+        before = self.config
         if set(config.transfer) <= set(before.transfer):  # it was read when the study was made
             config = config.model_copy(update={"transfer": before.transfer})
         config = wiring.with_slots(config)
@@ -352,15 +353,20 @@ class Study:
             ledger = self._ledger()
             usage = ledger.usage()
             describing.check_budget(config, usage)
-            if ended:
-                describing.check_worth_it(before, config, usage, self._store.by_uid(self._row.uid).stopped_by)
-            change = describing.change_of(ledger, "; ".join(told), reopens=ended)
+            ended_by = describing.ended_by(ledger)
+            other_end = (before.budget, before.target) != (config.budget, config.target)
+            reopens = self._ended() or (ended_by is not None and other_end)
+            if reopens:
+                describing.check_worth_it(before, config, usage, ended_by)
+            change = describing.change_of(ledger, "; ".join(told), reopens=reopens)
             if other_space:
                 revision = revision_of(before, config, ledger)
                 told = [*told, revision.told]
-                ledger.revise(revision, config.to_json(), change if change.told or ended else None)
+                ledger.revise(revision, config.to_json(), change if change.told or reopens else None)
             else:
                 ledger.record_change(change, config.to_json())
+                if reopens:
+                    ledger.give_up("the study went on before it had ended", search=False)
         finally:
             self._release()
         self._row = self._store.by_uid(self._row.uid)
@@ -500,10 +506,10 @@ class Study:
 
     def record_end(self, final: FinalReport | None) -> None:
         """Note that the loop has ended; without figures, that the study failed, and why."""
+        from agentic_hpt.study.describing import ended_by
+
         ledger = self._ledger()
-        decisions = ledger.decisions()
-        end = decisions[-1].accepted("finalize") if decisions else None
-        stopped_by = str(end.detail.get("stopped_by", "coordinator")) if end is not None else "coordinator"
+        stopped_by = ended_by(ledger) or "coordinator"
         if final is not None:
             self._note("finalized", stopped_by)
             return
@@ -523,7 +529,7 @@ class Study:
             elif isinstance(error, SameFailure):
                 self._note("stopped", "failures", mask_secrets(str(error))[:2000])
             elif self._made_here and isinstance(error, ConfigError) and not self._has_own_result():
-                self._store.discard(self._row.uid)
+                self._store.discard(self._row.uid, hold=self._lock.hold)
                 shutil.rmtree(self.artifacts, ignore_errors=True)
                 self._release()
             else:

@@ -46,7 +46,8 @@ def checked(before: StudyConfig, after: StudyConfig) -> list[str]:
             f"mend the description, or give it another name: `hpt run FILE --study NAME --from {before.study}` starts "
             "with what this one knows",
         )
-    return _differences(_seen(before), _seen(after))
+    told = _differences(_seen(before), _seen(after))
+    return told or (["a value that is not shown was changed"] if _secret(before) != _secret(after) else [])
 
 
 def narrowed(before: SearchSpace, after: SearchSpace, study: str) -> list[str]:
@@ -106,6 +107,16 @@ def check_budget(config: StudyConfig, usage: Usage) -> None:
                 f"budget.{name}: {limit:g} is less than what study {config.study!r} has used up: {told}",
                 f"give more, or as many more as you want: `hpt resume {config.study} --{name} +N`",
             )
+
+
+def ended_by(ledger: StudyLedger) -> str | None:
+    """Say what ended the search, also where its end was cut off before the figures; `None` while it goes on."""
+    decisions = ledger.decisions()
+    went_on = max((change.round for change in ledger.changes() if change.reopens), default=-1)
+    if not decisions or decisions[-1].round < max(ledger.begins, went_on + 1):
+        return None
+    end = decisions[-1].accepted("finalize")
+    return None if end is None else str(end.detail.get("stopped_by", "coordinator"))
 
 
 def check_worth_it(before: StudyConfig, after: StudyConfig, usage: Usage, stopped_by: str | None) -> None:
@@ -197,6 +208,11 @@ def _total(given: float | str, base: float, name: str, whole: bool = False) -> f
 def _seen(config: StudyConfig) -> JsonObject:
     """Give a description as it may be shown, without its space, which is told of otherwise."""
     return {key: value for key, value in config.told().items() if key not in ("space", "study")}
+
+
+def _secret(config: StudyConfig) -> JsonObject:
+    """Give a description with what may not be shown of it."""
+    return {key: value for key, value in config.to_json().items() if key not in ("space", "study")}
 
 
 def _differences(before: Mapping[str, object], after: Mapping[str, object], prefix: str = "") -> list[str]:
