@@ -67,7 +67,7 @@ class FakeStudy(ModuleType):
         self.noise()
         if self.error is not None:
             raise self.error
-        return SimpleNamespace(to_json=lambda: self.document, exit_code=self.exit_code)
+        return SimpleNamespace(config=config, to_json=lambda: self.document, exit_code=self.exit_code)
 
     def resume_study(self, name: str, **options: object) -> SimpleNamespace:
         return self.run_study(self.open_view(name).config, **options)

@@ -96,7 +96,7 @@ def test_declaring_a_space_imports_nothing_heavy() -> None:
         ("protocols", set()),
         ("config", {"pydantic", "yaml"}),
         ("strategies", {"optuna", "numpy", "sqlalchemy"}),
-        ("ledger", {"sqlalchemy"}),
+        ("ledger", {"pydantic", "yaml", "sqlalchemy"}),  # config owns the masking of addresses
         ("cli", {"pydantic", "yaml"}),
         ("study", {"pydantic", "yaml", "sqlalchemy"}),
     ],

@@ -125,7 +125,7 @@ def shared_regions(
     The shortest range that holds 4 of 5 failures counts when at most 3 of 10 successes lie in it, and when so many
     failures would hardly lie there by chance.
     """
-    ours = _sample([t for t in failed if t.failure and not t.failure.infrastructure])
+    ours = _sample([t for t in failed if not (t.failure and t.failure.infrastructure)])
     complete = _sample(complete)
     if len(ours) < _LEAST_FAILURES or not complete:
         return []
