@@ -194,6 +194,7 @@ def test_a_mistake_in_a_file_names_the_file(tmp_path: Path) -> None:
     [
         ({"direktion": "maximize"}, "direktion: unknown key; did you mean 'direction'?"),
         ({"zzz": 1}, "zzz: unknown key; known keys: study, objective, metric"),
+        ({"failures": 3}, "failures: 3: input should be a mapping of keys to values"),
         ({"budget": {"trails": 5}}, "budget.trails: unknown key; did you mean 'trials'?"),
         ({"mlflow": {"uri": "x", "enable": True}}, "mlflow.enable: unknown key; did you mean 'enabled'?"),
         (
@@ -458,6 +459,8 @@ def test_what_an_address_of_postgresql_says_itself_holds(home: Path, monkeypatch
         ("postgresql://me:hunter22?22@host/db", "can't be read"),
         ("postgresql://me:hunter22#22@host/db", "can't be read"),
         ("postgresql://me:hunter22@[host/db", "is no address"),
+        ("postgresql://me:hunter22@host:port/db", "port"),
+        ("postgresql://me:hunter22@host:99999/db", "port"),
     ],
 )
 def test_an_address_that_is_wrong_is_refused_without_its_password(
@@ -468,6 +471,7 @@ def test_an_address_that_is_wrong_is_refused_without_its_password(
         Settings.load()
     assert problem in caught.value.message
     assert "hunter22" not in str(caught.value)
+    assert mask_secrets(caught.value.hint or "") == caught.value.hint, "a hint is readable where it is shown"
 
 
 def test_a_home_is_made_and_left_clean(home: Path) -> None:

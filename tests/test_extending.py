@@ -232,6 +232,7 @@ def test_a_changed_file_is_taken_over(tmp_path: Path, home: Path, capfd: pytest.
     study = Study.open("study", home)
     assert [t.params["width"] for t in study.trials()][:6] == [4] * 6
     assert study.config.failures.same == 9
+    assert "width added" in " ".join(explain_study(study).end), "a changed space is told by `hpt explain`, too"
     assert main(["resume", str(file), "--home", str(home)]) == 0
     assert len(study.changes()) == 2, "the code at first, and one change: nothing is changed by the same file again"
 

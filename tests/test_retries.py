@@ -96,13 +96,13 @@ def test_a_lost_trial_is_tried_again_and_is_one_trial(tmp_path: Path, home: Path
     assert progress.lost == 1
 
 
-def test_a_trial_that_is_lost_again_and_again_fails_and_says_why_each_time(tmp_path: Path, home: Path) -> None:
+def test_a_trial_that_is_lost_again_and_again_fails_and_says_why(tmp_path: Path, home: Path) -> None:
     result, events = run(tmp_path, home, ALWAYS, failures={"attempts": 3})
     assert result.status == "finalized"
     trial = result.trials[2]
     assert (trial.state, trial.failure, trial.attempt) == (TrialState.FAILED, FailureKind.LOST_WORKER, 3)
-    assert [f"attempt {n} was lost" in trial.message for n in (1, 2, 3)] == [True] * 3
-    assert trial.message.count("SIGKILL") == 3
+    assert trial.message.startswith("attempts 1, 2, 3 were lost: ")
+    assert trial.message.count("SIGKILL") == 1, "what is the same each time is said once"
     assert [e["again"] for e in events if e["type"] == "trial_lost"] == [True, True, False]
     assert len(result.trials) == result.usage.trials == 5
     assert sum(t.state is TrialState.COMPLETE for t in result.trials) == 4

@@ -10,7 +10,8 @@ from agentic_hpt.errors import ConfigError
 MLFLOW_SCHEMA = "hpt_mlflow"
 """MLflow's tables have a schema of their own beside the ledger's, so that no name is taken twice."""
 _SCHEME = "postgresql://"
-_FORM = "use postgresql://user@host:5432/database"
+FORM = "use postgresql://host:5432/database, with user@ before the host"
+"""How such an address is written: no user stands in the form itself, where it would be masked."""
 _SCHEMES = ("postgres://", _SCHEME, "postgresql+psycopg://")
 # A host that vanishes without a word is noticed within half a minute; by default that takes two hours.
 _MANNERS = {
@@ -40,16 +41,20 @@ def postgres_url(text: str, where: str) -> str | None:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise ConfigError(f"{where}: {mask_secrets(text)!r} is no address: {error}", _FORM) from None
+        raise ConfigError(f"{where}: {mask_secrets(text)!r} is no address: {error}", FORM) from None
     if text.count("@") > parts.netloc.count("@") or parts.netloc.count("@") > 1 or "#" in text:
         # not shown: what is a password and what a host can't be told apart
         raise ConfigError(
             f"{where}: the address of PostgreSQL can't be read: it has '@' or '#' where it must not",
             "in a name or password write %40 for '@', %3A for ':', %2F for '/', %3F for '?', %23 for '#'",
         )
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ConfigError(f"{where}: the port in the address of PostgreSQL is no number up to 65535", FORM) from None
     query = dict(parse_qsl(parts.query))
     if parts.path in ("", "/") and not query.keys() & {"dbname", "service"}:
-        raise ConfigError(f"{where}: {mask_secrets(text)!r} names no database", _FORM)
+        raise ConfigError(f"{where}: {mask_secrets(text)!r} names no database", FORM)
     return _with_query(url, {**_MANNERS, **query})
 
 

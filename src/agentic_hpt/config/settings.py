@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agentic_hpt.config.keys import MlflowConfig
 from agentic_hpt.config.masking import mask_secrets
-from agentic_hpt.config.postgres import for_mlflow, is_postgres, postgres_url
+from agentic_hpt.config.postgres import FORM, for_mlflow, is_postgres, postgres_url
 from agentic_hpt.errors import ConfigError
 
 _UNFIT = re.compile(r"[?#]|%[0-9A-Fa-f]{2}")
@@ -41,7 +41,7 @@ class Settings:
         if not (is_postgres(ledger) or ledger.startswith("sqlite:///")):
             raise ConfigError(
                 f"AGENTIC_HPT_LEDGER: {mask_secrets(given)!r} is no store that can be used",
-                "use postgresql://user@host:5432/database, or sqlite:////path/ledger.db",
+                f"{FORM}, or sqlite:////path/ledger.db",
             )
         return cls(folder, ledger, os.environ.get("MLFLOW_TRACKING_URI") or None)
 

@@ -332,6 +332,9 @@ def _explained(error: ValidationError, where: str) -> ConfigError:
             lines.append(f"{head}: {mask_secrets(repr(entry['input']))[:200]}: {_FORMS[key]}")
         elif entry["type"] == "value_error":
             lines.append(f"{head}: {entry['msg'].removeprefix('Value error, ')}")
+        elif entry["type"] in ("model_type", "model_attributes_type", "dict_type"):
+            given = mask_secrets(repr(entry["input"]))[:200]
+            lines.append(f"{head}: {given}: input should be a mapping of keys to values, such as {{key: value}}")
         else:
             said = entry["msg"].replace("tuple", "list")  # as YAML and a call of `tune` have it
             lines.append(f"{head}: {mask_secrets(repr(entry['input']))[:200]}: {said[:1].lower()}{said[1:]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import groupby
 
 from agentic_hpt.graph.context import Emit, StudyParts
 from agentic_hpt.records import LostAttempt, Report, Trial
@@ -87,11 +88,17 @@ async def tried_again(parts: StudyParts, trial: Trial, curve: Curve, message: st
 async def told_of_all(parts: StudyParts, trial: Trial) -> str:
     """Say why each of a trial's attempts was lost."""
     lost = await parts.think(parts.ledger.lost_attempts, trial.id)
-    return "; ".join(_cause(attempt) for attempt in lost)
+    return "; ".join(_told(cause, list(alike)) for cause, alike in groupby(lost, key=_cause))
 
 
 def _cause(lost: LostAttempt) -> str:
-    return f"attempt {lost.attempt} was lost: {' '.join(lost.message.split())[:_CAUSE]}"
+    return " ".join(lost.message.split())[:_CAUSE]
+
+
+def _told(cause: str, alike: Sequence[LostAttempt]) -> str:
+    if len(alike) == 1:
+        return f"attempt {alike[0].attempt} was lost: {cause}"
+    return f"attempts {', '.join(str(lost.attempt) for lost in alike)} were lost: {cause}"
 
 
 def _last_step(parts: StudyParts, trial: Trial) -> int:

@@ -222,7 +222,7 @@ def explain(
 
 
 def _begin(config: StudyConfig, trials: Sequence[Trial], noise_sd: float | None, afterwards: bool) -> Iterable[str]:
-    yield f"{counted(len(config.space), 'parameter')} were searched to {wanted(config.goal)}."
+    yield f"{counted(len(config.space), 'parameter was', 'parameters were')} searched to {wanted(config.goal)}."
     if config.goal.several:
         yield (
             "How far the search was is told by the hypervolume of the front; the figure of a single trial is the "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from agentic_hpt.records import Change, LostAttempt
+from agentic_hpt.refitting import Revision
 from agentic_hpt.report.plain import counted, number
 
 _MOST_NAMED = 10
@@ -29,9 +30,18 @@ def change_sentences(changes: Sequence[Change]) -> list[str]:
     return [_changed(change) for change in changes if change.told]
 
 
+def revision_sentences(revisions: Sequence[Revision]) -> list[str]:
+    """Tell of what persons changed of the space."""
+    return [_headed(revision.created, revision.by, revision.trials, revision.told) for revision in revisions]
+
+
+def _headed(created: float, by: str, trials: int, told: str) -> str:
+    when = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"{when}, {by}, behind {counted(trials, 'trial')}: {told}."
+
+
 def _changed(change: Change) -> str:
-    when = datetime.fromtimestamp(change.created, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    head = f"{when}, {change.by}, behind {counted(change.trials, 'trial')}: {change.told}."
+    head = _headed(change.created, change.by, change.trials, change.told)
     if not change.reopens:
         return head
     final = change.final or {}

@@ -212,7 +212,8 @@ def _sentences(
 ) -> Iterable[str]:
     goal = config.goal
     names = ", ".join(config.space.names)
-    yield f"{counted(len(config.space), 'parameter')} ({names}) were searched to {wanted(goal)}."
+    were = "was" if len(config.space) == 1 else "were"
+    yield f"{counted(len(config.space), 'parameter')} ({names}) {were} searched to {wanted(goal)}."
     states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     asked = config.coordinator.model or any(d.kind == "llm" for d in decisions)
     decider = f"the model {config.coordinator.model or ''}".rstrip() + " under the guards" if asked else "the rules"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentic_hpt.config import Settings, StudyConfig, is_postgres
+from agentic_hpt.config.postgres import FORM
 from agentic_hpt.errors import ConfigError, NoLedger, StudyNotFound
 from agentic_hpt.study.checkpoints import checkpointer
 from agentic_hpt.study.core import Study
@@ -29,9 +30,7 @@ def move_study(name: str, home: str | Path | None = None) -> Study:
 
     there = Settings.load(home)
     if not is_postgres(there.ledger_url):
-        raise ConfigError(
-            "there is no database to move to", "set AGENTIC_HPT_LEDGER=postgresql://user@host:5432/database"
-        )
+        raise ConfigError("there is no database to move to", f"set AGENTIC_HPT_LEDGER: {FORM}")
     here = there.in_files()
     try:
         source = LedgerStore(here.ledger_url, create=False)

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 
 def _incidents(study: Study, result: Result) -> list[str]:
-    from agentic_hpt.report.incidents import change_sentences, lost_sentences
+    from agentic_hpt.report.incidents import change_sentences, lost_sentences, revision_sentences
 
     stopped = [f"It stopped because {result.error}"] if result.status == "stopped" and result.error else []
-    return [*change_sentences(study.changes()), *lost_sentences(study.lost_attempts()), *stopped]
+    changed = [*revision_sentences(study.revisions), *change_sentences(study.changes())]
+    return [*changed, *lost_sentences(study.lost_attempts()), *stopped]
 
 
 def explain_study(study: Study) -> Explanation:
