@@ -13,7 +13,7 @@ import pytest
 import agentic_hpt as hpt
 from agentic_hpt.cli.app import main
 from agentic_hpt.config import StudyConfig
-from agentic_hpt.errors import ConfigError
+from agentic_hpt.errors import ConfigError, StudyBusy
 from agentic_hpt.objectives import fingerprint
 from agentic_hpt.records import JsonObject
 from agentic_hpt.study import Result, Study, describing, resume_study, run_study
@@ -371,3 +371,38 @@ def test_code_can_name_earlier_studies_too(home: Path) -> None:
         **common,  # type: ignore[arg-type]
     )
     assert [t.kind for t in result.trials][:2] == ["default", "initial"]
+
+
+def test_a_study_whose_making_was_killed_still_learns_from_what_it_was_to_begin_with(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, home)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*of: object) -> None:
+        raise Killed
+
+    changed = described(tmp_path, study="next", transfer=[{"study": "study"}], budget={"trials": 3})
+    with monkeypatch.context() as patch:
+        patch.setattr(Study, "_fill", killed)
+        with pytest.raises(Killed):
+            Study.create(StudyConfig.from_mapping(changed), home=home)
+    with Study.open("next", home) as cut_off:
+        assert cut_off.earlier() == []
+    result = resume_study("next", home=home)
+    assert counted(result) == 3
+    with Study.open("next", home) as made:
+        assert [study.source for study in made.earlier()] == ["study 'study'"]
+
+
+def test_who_opened_a_study_before_another_process_changed_it_is_told(tmp_path: Path, home: Path) -> None:
+    run(tmp_path, home)
+    with Study.open("study", home) as early, Study.open("study", home) as other:
+        other.extend(trials=4)
+        with pytest.raises(StudyBusy, match="was changed by another process a moment ago"):
+            early.extend(trials=9)
+        assert not early._held(), "it is let go"
+    with Study.open("study", home) as now:
+        assert now.config.budget.trials == 10

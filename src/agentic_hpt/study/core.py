@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from agentic_hpt.config import Settings, StudyConfig, check_study_name, is_postgres, mask_secrets, shown
-from agentic_hpt.errors import ConfigError, HptError, LedgerError, NoLedger, SameFailure, StudyNotFound
+from agentic_hpt.errors import ConfigError, HptError, LedgerError, NoLedger, SameFailure, StudyBusy, StudyNotFound
 from agentic_hpt.outcomes import breaks, nearest
 from agentic_hpt.records import (
     Change,
@@ -83,10 +83,7 @@ class Study:
         settings = Settings.load(home)
         wiring.check_coordinator(config.coordinator)
         config = wiring.with_slots(config)
-        if replays is not None:
-            imported, earlier = [t for t in replays.trials() if t.kind == "imported"], replays.earlier()
-        else:
-            imported, earlier = wiring.import_optuna(config)[0], wiring.read_transfer(config, settings)
+        elsewhere = _made_elsewhere(config, settings, replays)
         settings.create()
         store = LedgerStore(settings.ledger_url)
         if fresh:
@@ -101,10 +98,10 @@ class Study:
         row = store.create_study(config.study, config.to_json(), replays=replays.uid if replays is not None else None)
         study = cls(settings, store, row)
         study._made_here = True
-        if earlier or imported:
+        if any(elsewhere):
             study._acquire()
             try:
-                study._fill(imported, earlier)
+                study._fill(*elsewhere)
             finally:
                 study._release()
         return study
@@ -423,6 +420,7 @@ class Study:
         objective = objective if objective is not None else wiring.make_objective(self.config)
         self._acquire()
         try:
+            self._complete_making()
             self._note("running")
             return wiring.open_parts(
                 self.config,
@@ -592,6 +590,7 @@ class Study:
             if self._ended():
                 raise ConfigError(f"study {self.name!r} has ended", "make another study")
             self._acquire()
+            self._complete_making()
             ledger = self._ledger()
             ledger.post_study(self._description())
             self._note("running")
@@ -632,10 +631,18 @@ class Study:
             self._row, budget=self.config.limits_of_study, seed=self.config.seed, hold=self._lock.hold
         )
 
+    def _complete_making(self) -> None:
+        """Put in what was made elsewhere where the process that made the study was killed before."""
+        from_elsewhere = self.config.transfer or self.config.import_optuna or self.replays
+        if not from_elsewhere or self._ledger().count:
+            return
+        source = Study.by_uid(self.replays, self._settings.home) if self.replays else None
+        self._fill(*_made_elsewhere(self.config, self._settings, source))
+
     def _fill(self, imported: Sequence[Trial], earlier: Sequence[EarlierStudy]) -> None:
-        """Put the trials that were made elsewhere into a new study."""
+        """Put the trials that were made elsewhere into a study without trials."""
         ledger = self._ledger()
-        if earlier:
+        if earlier and not ledger.earlier():
             ledger.keep_earlier(earlier)
         if imported:
             ledger.post_study(self._description())
@@ -646,13 +653,31 @@ class Study:
         self._store.set_status(self._row.uid, status, stopped_by, error, hold=self._lock.hold)
 
     def _acquire(self) -> None:
+        """Take hold of the study. Raises `StudyBusy` when another process has it, or changed it since it was opened."""
+        if self._lock.hold is not None:
+            return
         self._lock.acquire()
+        now = self._store.by_uid(self._row.uid)
+        if (now.name, now.config) != (self._row.name, self._row.config):
+            self._release()
+            raise StudyBusy(f"study {self._row.name!r} was changed by another process a moment ago", "try again")
 
     def _release(self) -> None:
         self._lock.release()
 
     def _held(self) -> bool:
         return self._lock.held()
+
+
+def _made_elsewhere(
+    config: StudyConfig, settings: Settings, replays: Study | None
+) -> tuple[list[Trial], list[EarlierStudy]]:
+    """Give the trials that a new study begins with, and the earlier studies that it learns from."""
+    from agentic_hpt import wiring
+
+    if replays is not None:
+        return [t for t in replays.trials() if t.kind == "imported"], replays.earlier()
+    return wiring.import_optuna(config)[0], wiring.read_transfer(config, settings)
 
 
 def _why_nothing_was_found(goal: Goal, trials: Sequence[Trial]) -> str:
