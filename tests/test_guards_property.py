@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import jsonschema_rs
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from agentic_hpt.coordinator.decisions import Decision, Options, answer_schema, parse_decision
@@ -23,6 +23,7 @@ from agentic_hpt.space import Choice, Float, Int, Parameter, SearchSpace
 from agentic_hpt.steering import Steering, full_range, in_range, space_within, steering_of
 from agentic_hpt.strategies.joint import Joint
 
+CONTINUE = {"type": "continue", "reason": "because", "evidence": []}
 QUICK = settings(max_examples=150, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 
 PARAMETERS: list[Parameter] = [
@@ -306,6 +307,13 @@ def check(now: Situation, records: Sequence[ActionRecord], before: Steering) -> 
 
 
 @QUICK
+@example(  # in the end nothing is new but what lies outside the limits
+    space=SearchSpace(p0=Int(1, 9)),
+    seed=318677,
+    round_trials=1,
+    direction="maximize",
+    asked=[None] * 5 + [[CONTINUE], None],
+)
 @given(
     space=spaces,
     seed=st.integers(0, 10**6),

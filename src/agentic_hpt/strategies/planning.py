@@ -124,10 +124,14 @@ def repeats(situation: Situation, decision: DecisionRecord | None) -> list[Assig
 def outside_worker(situation: Situation, steering: Steering, proposer: Proposer, room: int) -> list[Assignment]:
     """Give the worker that keeps looking where the limits keep the others away; none while there are no limits.
 
-    A round of one trial can't be shared: there it gets every tenth round.
+    A round of one trial can't be shared: there it gets every tenth round, and all once nothing is new inside.
     """
-    if not steering.limits or room <= 0 or (room == 1 and (situation.round + 1) % _OUTSIDE_SHARE):
+    if not steering.limits or room <= 0:
         return []
+    if room == 1 and (situation.round + 1) % _OUTSIDE_SHARE:
+        inside = _over_all(situation, steering, 1, "inside the limits")
+        if _at_most_new(inside, situation, proposer):
+            return []
     worker = Assignment(
         "outside",
         "outside",
