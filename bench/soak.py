@@ -31,29 +31,15 @@ from pathlib import Path
 
 import psutil
 
-OBJECTIVE = """
-import os, time
-from pathlib import Path
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-LOG = Path(__file__).with_name("executions.log")
+from chaos.training import OBJECTIVE, SPACE
 
-def say(word, trial):
-    with LOG.open("a") as log:
-        log.write(f"{word} {trial.id} {os.getpid()}\\n")
-
-def train(params, trial):
-    say("begins", trial)
-    for step in range(3):
-        time.sleep(SECONDS / 3)
-        trial.report({"score": -abs(params["x"] - 0.3) - params["y"] / (step + 1)}, step=step)
-    say("ends", trial)
-    return {"score": -abs(params["x"] - 0.3) - params["y"] / 3}
-"""
 STUDY = {
     "study": "soak",
     "objective": {"python": "train.py:train"},
     "metric": "score",
-    "space": {"x": {"float": [0.0, 1.0]}, "y": {"float": [1e-4, 1.0], "log": True}, "n": {"int": [1, 9]}},
+    "space": SPACE,
     "strategy": "joint",
     "parallel": 2,
     "trials_per_round": 50,

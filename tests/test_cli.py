@@ -6,18 +6,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from agentic_hpt.cli import main
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.coordinator.undo import Effect
 from agentic_hpt.errors import FailureKind, LedgerError, StudyExists, StudyNotFound
 from agentic_hpt.records import ActionRecord, DecisionRecord, FinalReport, JsonObject, Trial, TrialState, Usage
 from agentic_hpt.report import write_report
+from command_line import called
 
 NAME = "demo [red]"
 TRIALS = [
@@ -129,21 +130,9 @@ Hpt = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def hpt(capfd: pytest.CaptureFixture[str]) -> Iterator[Hpt]:
-    """Call the command line; gives exit code, stdout and stderr. `--json` claims stdout for good: it is given back."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        stdout, descriptor = sys.stdout, os.dup(1)
-        try:
-            code = main(arguments)
-        finally:
-            sys.stdout.flush()
-            sys.stdout = stdout
-            os.dup2(descriptor, 1)
-            os.close(descriptor)
-        return code, *capfd.readouterr()
-
-    return call
+def hpt(capfd: pytest.CaptureFixture[str]) -> Hpt:
+    """Call the command line; gives exit code, stdout and stderr."""
+    return partial(called, capfd)
 
 
 def test_help_imports_only_click() -> None:

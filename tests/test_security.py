@@ -24,7 +24,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agentic_hpt.cli import main
 from agentic_hpt.cli.live import progress_shown
 from agentic_hpt.config import Settings, StudyConfig, mask_secrets, read_study_file
 from agentic_hpt.constraints import Condition
@@ -36,6 +35,7 @@ from agentic_hpt.protocols import TrialHandle
 from agentic_hpt.records import Job, JsonObject, Report
 from agentic_hpt.study import Study
 from agentic_hpt.testing import ScriptedChatModel, decide
+from command_line import called
 
 SOURCE = Path(__file__).parent.parent / "src" / "agentic_hpt"
 SPACE = {"x": {"float": [0.0, 1.0], "default": 0.5}, "kind": {"choice": ["a", "b"]}}
@@ -177,6 +177,17 @@ def _leaks(params: Mapping[str, object], trial: TrialHandle) -> object:
     return float(str(params["x"]))
 
 
+LOOKING = (
+    ["trials"],
+    ["decisions"],
+    ["decisions", "--calls"],
+    ["decisions", "--evidence", "1"],
+    ["best"],
+    ["status"],
+    ["explain"],
+)
+
+
 @pytest.fixture(scope="module")
 def leaky(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[JsonObject], ScriptedChatModel]]:
     """A study with MLflow in which the objective, the description, notes and a model's answers hold secrets."""
@@ -261,31 +272,11 @@ def test_nothing_that_is_told_holds_a_secret(
     assert len(chat.prompts) > 2
     for prompt in chat.prompts:
         _no_secret(prompt, "a prompt")
-    verbs = [
-        ["trials"],
-        ["decisions"],
-        ["decisions", "--calls"],
-        ["decisions", "--evidence", "1"],
-        ["best"],
-        ["status"],
-    ]
-    for verb, *options in [*verbs, ["explain"], ["report"]]:
+    for verb, *options in [*LOOKING, ["report"]]:
         for form in ([], ["--json"]):
-            code, out, err = _hpt(capfd, verb, "leaky", *options, *form, "--home", str(home))
+            code, out, err = called(capfd, verb, "leaky", *options, *form, "--home", str(home))
             assert code == 0, err
             _no_secret(out + err, (verb, *options, *form))
-
-
-def _hpt(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    stdout, descriptor = sys.stdout, os.dup(1)
-    try:
-        code = main(arguments)
-    finally:
-        sys.stdout.flush()
-        sys.stdout = stdout
-        os.dup2(descriptor, 1)
-        os.close(descriptor)
-    return code, *capfd.readouterr()
 
 
 def test_an_error_that_ends_a_run_leaves_no_secret(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,13 +356,13 @@ def test_the_doctor_asks_a_server_that_wants_a_password_and_does_not_tell_it(
     with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:hunter%40two@127.0.0.1:{server.server_port}")
-        _, out, err = _hpt(capfd, "doctor", "--json", "--home", str(home))
+        _, out, err = called(capfd, "doctor", "--json", "--home", str(home))
         server.shutdown()
     found = {check["name"]: check for check in json.loads(out)["checks"]}
     assert found["MLflow store"]["ok"], found["MLflow store"]
     assert asked == ["Basic bWU6aHVudGVyQHR3bw=="]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter/two@127.0.0.1:1")
-    _, more, worse = _hpt(capfd, "doctor", "--home", str(home))
+    _, more, worse = called(capfd, "doctor", "--home", str(home))
     assert "hunter" not in out + err + more + worse
     assert "no address" in more
 
@@ -643,7 +634,7 @@ def test_a_study_name_cannot_leave_the_home(name: str, home: Path, capfd: pytest
         StudyConfig.from_mapping({"study": name, "metric": "m", "space": SPACE})
     for verb in ("trials", "report", "resume", "steer", "ui"):
         rest = ["note"] if verb == "steer" else []
-        code, out, err = _hpt(capfd, verb, "--home", str(home), "--", name, *rest)
+        code, out, err = called(capfd, verb, "--home", str(home), "--", name, *rest)
         assert code == 2
         assert "\x1b" not in out + err
     assert not home.exists()
@@ -722,20 +713,12 @@ def test_no_terminal_command_and_no_markup_comes_through(
     progress = capfd.readouterr().err
     assert "alert(1)" in progress
     assert not [c for c in progress if not c.isprintable() and c != "\n"]
-    verbs = [
-        ["trials"],
-        ["decisions"],
-        ["decisions", "--calls"],
-        ["decisions", "--evidence", "1"],
-        ["best"],
-        ["status"],
-    ]
-    for verb, *options in [*verbs, ["explain"], ["resume"]]:
+    for verb, *options in [*LOOKING, ["resume"]]:
         for form in ([], ["--json"]):
-            _, out, err = _hpt(capfd, verb, "nasty", *options, *form, "--home", str(home))
+            _, out, err = called(capfd, verb, "nasty", *options, *form, "--home", str(home))
             strange = {c for c in out + err if not c.isprintable() and c != "\n"}
             assert not strange, (verb, options, form, strange)
-    _hpt(capfd, "report", "nasty", "--home", str(home))
+    called(capfd, "report", "nasty", "--home", str(home))
     page = next(home.rglob("report.html")).read_text()
     assert "<script" not in page
     assert "&lt;script&gt;" in page
@@ -746,7 +729,7 @@ def test_no_terminal_command_and_no_markup_comes_through(
 def test_an_error_says_nothing_to_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(json.dumps({"study": "s", "metric": [NASTY, NASTY], "space": {}, NASTY: 1, "strategy": NASTY}))
-    code, out, err = _hpt(capfd, "run", str(file))
+    code, out, err = called(capfd, "run", str(file))
     assert code == 2
     assert not [c for c in out + err if not c.isprintable() and c != "\n"]
 
