@@ -18,7 +18,7 @@ from operator import attrgetter
 from typing import Literal
 
 from agentic_hpt.records import ConfigurationKey, DecisionRecord, Goal, Params, Trial, TrialState, configuration_key
-from agentic_hpt.shrinkage import Pooled, Prior, pooled
+from agentic_hpt.shrinkage import Pooled, Prior
 from agentic_hpt.space import SearchSpace
 from agentic_hpt.steering import Steering, steering_of
 
@@ -232,8 +232,8 @@ class Past:
 
     def _plain_best(self, before: float) -> Trial | None:
         """Find it by the ranks: only what ran again is estimated otherwise than by its rank."""
-        runs, metric = self._repeated(before), self.goal.metric
-        noise = pooled([t.values[metric] for t in same] for same in runs.values())
+        runs = self._repeated(before)
+        noise = self.goal.noise_of(runs.values())
         means = {number: self._sign * mean for number, mean in self.estimates(before).items()}
         prior: Prior | None = None
         if noise is not None and noise.sd > 0:
@@ -292,15 +292,13 @@ class Past:
 
     def estimates(self, before: float = math.inf) -> dict[int, float]:
         """Give what `Goal.estimates` gives of all these trials, or of those of the rounds before one."""
-        metric = self.goal.metric
-        runs = self._repeated(before).values()
-        return {t.id: sum(s.values[metric] for s in same) / len(same) for same in runs for t in same}
+        return self.goal.means_of(self._repeated(before).values())
 
     def noise(self) -> Pooled | None:
         """Give the SD over seeds by all that ran twice, whoever asked for it; imported trials say nothing of it."""
         if not self._knows_noise:
             own = ([t for t in same if t.kind != "imported"] for same in self._same(self._again))
-            self._pooled = pooled([t.values[self.goal.metric] for t in same] for same in own)
+            self._pooled = self.goal.noise_of(own)
             self._knows_noise = True
         return self._pooled
 
