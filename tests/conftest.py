@@ -23,15 +23,24 @@ settings.load_profile("repeatable")
 _OURS = ("MLFLOW_TRACKING_URI", "AGENTIC_HPT_HOME", "AGENTIC_HPT_LEDGER", "OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 
 
+def _forget() -> None:
+    for name in [n for n in os.environ if n in _OURS or n.startswith(("LANGSMITH_", "LANGCHAIN_"))]:
+        del os.environ[name]
+
+
+_forget()  # fixtures of a module or the session begin before those of a test
+
+
 @pytest.fixture(autouse=True)
-def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in (*_OURS, *(n for n in os.environ if n.startswith(("LANGSMITH_", "LANGCHAIN_")))):
-        monkeypatch.delenv(name, raising=False)
+def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    _forget()
     monkeypatch.setenv("LANGGRAPH_STRICT_MSGPACK", "true")
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.chdir(tmp_path)
     # On a loaded machine a scripted model may take longer than a real decision that is worth a bridge.
     monkeypatch.setattr("agentic_hpt.config.BRIDGE_AFTER_SECONDS", 600.0)
+    yield
+    _forget()  # MLflow's own functions leave their address in the environment
 
 
 @pytest.fixture
