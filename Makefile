@@ -23,6 +23,7 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --collect-only -qq > /dev/null  # mypy reads src alone; a test module must load
 
 bench-overhead: .venv/.installed-dev
 	$(BIN)/python bench/overhead.py

@@ -10,8 +10,8 @@ import pytest
 
 import agentic_hpt as hpt
 from agentic_hpt.config import StudyConfig
-from agentic_hpt.errors import StudyExists
-from agentic_hpt.records import Assignment, FailureKind, JsonObject, Proposal, Trial, TrialState
+from agentic_hpt.errors import FailureKind, StudyExists
+from agentic_hpt.records import Assignment, JsonObject, Proposal, Trial, TrialState
 from agentic_hpt.strategies import PerParameter
 from agentic_hpt.study import Result, Study, list_studies, run_study
 from agentic_hpt.testing import bowl

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import agentic_hpt as hpt
 from agentic_hpt.cli.app import main
 from agentic_hpt.config import StudyConfig
-from agentic_hpt.errors import ConfigError, SpaceError, StudyBusy
-from agentic_hpt.records import FailureKind, Trial
+from agentic_hpt.errors import ConfigError, FailureKind, SpaceError, StudyBusy
+from agentic_hpt.records import Trial
 from agentic_hpt.refitting import Revision, changes, check_revision, refit
 from agentic_hpt.space import Choice, Float, Int, Parameter, SearchSpace
 from agentic_hpt.study import Study, resume_study
