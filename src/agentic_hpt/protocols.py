@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from agentic_hpt.errors import FailureKind
 from agentic_hpt.fidelity import Halving
 from agentic_hpt.past import Memory, Past
 from agentic_hpt.records import (
@@ -146,6 +147,43 @@ class Objective(Protocol):
 
     def holdout(self, params: Params, trial: TrialHandle) -> object:
         """Train the final model, leave it in `trial.artifact_dir`, give its score on data that no trial saw."""
+
+
+class Batch(Protocol):
+    """What a batch objective sees of the trials it evaluates together; a trial is known by its id."""
+
+    @property
+    def trials(self) -> Sequence[TrialHandle]:
+        """Give the trials, all of them, in order of their ids; their own `report` is not for use here."""
+
+    def report(self, metrics: Mapping[int, Mapping[str, float]], step: int) -> frozenset[int]:
+        """Report metrics of many trials at `step` at once; give the ids of those that end here, told already.
+
+        They are those that should stop, and those whose metric is no finite number: that is their failure alone.
+        """
+
+    def complete(self, trial: int, answer: object) -> None:
+        """Give a trial's metrics, as `Objective.run` would: a mapping, or the one metric's number."""
+
+    def fail(self, trial: int, kind: FailureKind, message: str) -> None:
+        """Say that a trial failed, and why; the others go on."""
+
+
+class BatchObjective(Objective, Protocol):
+    """An objective that can also evaluate many trials together, with the figures each would have alone."""
+
+    def groups(self, params: Sequence[Params]) -> list[list[int]]:
+        """Divide configurations into lists to evaluate together, each position in one of them.
+
+        Those of a list fit into the device's memory, as far as is known. Called where trials run.
+        """
+
+    def run_batch(self, batch: Batch) -> None:
+        """Evaluate one such list; each trial is completed, failed, or ended by `Batch.report`.
+
+        What it raises is the failure of those not told yet; when that is a lack of memory, they are tried again in two
+        halves.
+        """
 
 
 class Executor(Protocol):
