@@ -28,7 +28,7 @@ STOPPED_BY = {
     "target met exactly": "target",
     "trials": "budget.trials",
     "minutes": "budget.minutes",
-    "exhausted": "coordinator",
+    "exhausted": "exhausted",
 }
 
 

@@ -43,6 +43,16 @@ def counted(result: Result) -> int:
     return len([t for t in result.trials if t.counted])
 
 
+def test_a_trial_that_was_cut_off_is_not_said_to_run(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert drive(described(tmp_path), home, "trial_started", 3).returncode == -signal.SIGKILL
+    assert main(["trials", "study", "--home", str(home)]) == 0
+    shown = capsys.readouterr().out
+    assert "cut off" in shown
+    assert "running" not in shown
+
+
 # -- more budget ------------------------------------------------------------------------------------------------------
 
 
@@ -185,6 +195,19 @@ def test_a_look_at_the_holdout_counts_where_the_end_was_cut_off_behind_it(
     assert result.final is not None
     assert (counted(result), result.final.looks) == (8, 2)
     assert (tmp_path / "looks.txt").read_text() == "xx"
+
+
+def test_a_study_that_tried_its_whole_space_goes_on_in_a_wider_one_only(tmp_path: Path, home: Path) -> None:
+    small, wide = {"x": {"int": [1, 3]}}, {"x": {"int": [1, 5]}}
+    code = "def train(params):\n    return params['x']"
+    ended = run(tmp_path, home, code=code, space=small, budget={"trials": 20})
+    assert (counted(ended), ended.stopped_by) == (3, "exhausted")
+    with pytest.raises(ConfigError, match="ended when its space held nothing new") as refused:
+        resume_study("study", home=home, trials="+5")
+    assert "widen the space" in refused.value.hint
+    wider = StudyConfig.from_mapping(described(tmp_path, code=code, space=wide, budget={"trials": 20}))
+    result = resume_study("study", home=home, described=wider)
+    assert (counted(result), result.stopped_by) == (5, "exhausted")
 
 
 def test_what_a_study_that_ended_can_not_go_on_for_is_refused(tmp_path: Path, home: Path) -> None:

@@ -194,7 +194,7 @@ def test_the_time_budget_ends_trials_that_run(tmp_path: Path, home: Path) -> Non
 def test_a_finite_space_ends_when_all_of_it_was_tried(home: Path) -> None:
     space = hpt.SearchSpace(a=hpt.Int(1, 3), b=hpt.Choice(["x", "y"]))
     result = run(home, space=space, objective=lambda params: params["a"], budget=hpt.Budget(trials=50))
-    assert result.stopped_by == "coordinator"
+    assert result.stopped_by == "exhausted"
     assert len(result.trials) == 6
     assert len({json.dumps(dict(t.params), sort_keys=True) for t in result.trials}) == 6
 

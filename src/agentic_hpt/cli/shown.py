@@ -51,19 +51,23 @@ def show_params(console: Console, params: Params) -> None:
         console.print(f"  {visible(name):<{width}}  {number(value)}")
 
 
-def show_trials(console: Console, goal: Goal, trials: Sequence[Trial]) -> None:
-    """Print trials as a table; a failed one with its kind and message instead of a value."""
+def show_trials(console: Console, goal: Goal, trials: Sequence[Trial], *, running: bool) -> None:
+    """Print trials as a table; a failed one with its kind and message instead of a value.
+
+    A trial that has not ended was cut off, unless its study is `running`.
+    """
     metrics = [objective.metric for objective in goal.objectives]
     shown = table(
         "trial", "state", *metrics, "worker", "round", "time", "parameters", right=("trial", *metrics, "round")
     )
     for trial in trials:
         complete = goal.value(trial) is not None
+        state = trial.state.value if trial.finished or running else "cut off"
         failure = f": {trial.failure.value}" if trial.failure else ""
         params = parameters(trial.params)
         shown.add_row(
             str(trial.id),
-            f"{trial.state.value}{failure}{'' if not complete or goal.feasible(trial) else ', infeasible'}"
+            f"{state}{failure}{'' if not complete or goal.feasible(trial) else ', infeasible'}"
             f"{f', attempt {trial.attempt}' if trial.attempt > 1 else ''}",
             *(number(trial.values[m]) if complete and m in trial.values else "" for m in metrics),
             visible(trial.worker),

@@ -24,7 +24,7 @@ def command(study: str, top: int | None, state: str | None, home: str | None) ->
         trials = view.config.goal.ranked(trials)[:top]
     return Answer(
         {"trials": [_document(view.config.goal, trial) for trial in trials]},
-        lambda console: show_trials(console, view.config.goal, trials),
+        lambda console: show_trials(console, view.config.goal, trials, running=view.status == "running"),
     )
 
 

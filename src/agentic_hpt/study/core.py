@@ -352,6 +352,7 @@ class Study:
             describing.check_budget(config, usage)
             ended_by = describing.ended_by(ledger)
             other_end = (before.budget, before.target) != (config.budget, config.target)
+            other_end |= other_space and ended_by == "exhausted"
             reopens = self._ended() or (ended_by is not None and other_end)
             if reopens:
                 describing.check_worth_it(before, config, usage, ended_by)

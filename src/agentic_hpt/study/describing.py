@@ -121,7 +121,12 @@ def ended_by(ledger: StudyLedger) -> str | None:
 
 def check_worth_it(before: StudyConfig, after: StudyConfig, usage: Usage, stopped_by: str | None) -> None:
     """See that a study that has ended has something to go on for. Raises `ConfigError`."""
-    if after.budget == before.budget and after.target == before.target:
+    if stopped_by == "exhausted" and after.space == before.space:
+        raise ConfigError(
+            f"study {before.study!r} ended when its space held nothing new: with the same one it would end again",
+            "widen the space in the study file, then `hpt resume FILE.yaml`",
+        )
+    if after.budget == before.budget and after.target == before.target and stopped_by != "exhausted":
         raise ConfigError(
             f"study {before.study!r} has ended: only more budget, or another target, lets it go on",
             f"`hpt resume {before.study} --trials +N`",
@@ -131,7 +136,9 @@ def check_worth_it(before: StudyConfig, after: StudyConfig, usage: Usage, stoppe
     if stopped_by == "target" and after.target == before.target:
         raise ConfigError(
             f"study {before.study!r} ended when it reached its target, {before.target}: it would end again at once",
-            f"give another: `hpt resume {before.study} --target X --trials +N`",
+            "give others in the study file, then `hpt resume FILE.yaml --trials +N`"
+            if before.goal.several
+            else f"give another: `hpt resume {before.study} --target X --trials +N`",
         )
 
 

@@ -9,7 +9,7 @@ from agentic_hpt.fronts import meeting
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import Trial
 
-StoppedBy = Literal["target", "budget.trials", "budget.minutes", "no_gain", "coordinator"]
+StoppedBy = Literal["target", "budget.trials", "budget.minutes", "no_gain", "exhausted", "coordinator"]
 
 
 def must_finalize(situation: Situation) -> tuple[StoppedBy, str] | None:
@@ -28,7 +28,7 @@ def must_finalize(situation: Situation) -> tuple[StoppedBy, str] | None:
     if spent == "budget.minutes":
         return spent, f"the {situation.budget.minutes:g} minutes are over"
     if situation.exhausted:
-        return "coordinator", "the search space holds nothing that was not tried"
+        return "exhausted", "the search space holds nothing that was not tried"
     if situation.stop is not None and (why := no_gain(situation, prospect(situation))) is not None:
         return "no_gain", why
     return None
