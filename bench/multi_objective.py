@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 from bench.search.arms import ARMS
 from bench.search.driver import run_study
+from bench.search.scoring import wilcoxon
 from bench.search.suite import Task, surrogate
 from bench.search.trials import first_trials
 
@@ -141,9 +143,13 @@ def scale(task: TwoObjectives) -> tuple[list[Point], Point, Point]:
 
 
 def shown(tasks: Sequence[TwoObjectives], arms: Sequence[str], seeds: int, trials: int) -> str:
-    """Give the table: hypervolume regret as a share of random search's, geometric and plain mean, and mean ranks."""
+    """Give the table: hypervolume regret as a share of random search's, geometric and plain mean, and mean ranks.
+
+    It is on the seeds that all arms have; below it the first arm is set against each on the runs that both have.
+    """
     shares: dict[str, dict[int, list[float]]] = {arm: {} for arm in arms}
     ranks: dict[str, list[float]] = {arm: [] for arm in arms}
+    ends: dict[str, dict[tuple[str, int], float]] = {arm: {} for arm in arms}
     lines, counted = [], 0
     held = {arm: stored(arm) for arm in {*arms, "random"}}
     for task in tasks:
@@ -152,22 +158,26 @@ def shown(tasks: Sequence[TwoObjectives], arms: Sequence[str], seeds: int, trial
         def unit(point: Sequence[float], worst: Point = worst, best: Point = best) -> Point:
             return tuple((x - b) / (w - b) for x, w, b in zip(point, worst, best, strict=True))
 
-        common = [s for s in range(seeds) if all((task.name, s) in held[arm] for arm in held)]
+        found = {arm: {s: run for (name, s), run in of.items() if name == task.name} for arm, of in held.items()}
+        runs = {arm: {s: [*map(unit, run[:trials])] for s, run in of.items() if s < seeds} for arm, of in found.items()}
+        common = [s for s in range(seeds) if all(s in of for of in runs.values())]
         if not common:
             continue
         counted += len(common)
-        runs = {arm: [[unit(p) for p in held[arm][task.name, s][:trials]] for s in common] for arm in held}
-        known = hypervolume([*map(unit, sample), *(p for of in runs.values() for run in of for p in run)], (1.0, 1.0))
-        volumes = {arm: [course(run, (1.0, 1.0)) for run in of] for arm, of in runs.items()}
+        everything = [p for of in runs.values() for run in of.values() for p in run]
+        known = hypervolume([*map(unit, sample), *everything], (1.0, 1.0))
+        volumes = {arm: {s: course(run, (1.0, 1.0)) for s, run in of.items()} for arm, of in runs.items()}
         for after in (n for n in AT if n <= trials):
-            regret = {arm: fmean(known - v[min(after, len(v)) - 1] for v in of) for arm, of in volumes.items()}
+            regret = {a: fmean(known - of[s][min(after, len(of[s])) - 1] for s in common) for a, of in volumes.items()}
             for arm in arms:
                 shares[arm].setdefault(after, []).append(regret[arm] / max(regret["random"], 1e-12))
-        for place in range(len(common)):
-            ends = {arm: volumes[arm][place][-1] for arm in arms}
-            for arm in arms:
-                others = [end for other, end in ends.items() if other != arm]
-                ranks[arm].append(1 + sum((o > ends[arm]) + 0.5 * (o == ends[arm]) for o in others))
+        for arm in arms:
+            ends[arm] |= {
+                (task.name, s): (known - v[-1]) / max(regret["random"], 1e-12) for s, v in volumes[arm].items()
+            }
+            for s in common:
+                others = [volumes[other][s][-1] - volumes[arm][s][-1] for other in arms if other != arm]
+                ranks[arm].append(1 + sum((more > 0) + 0.5 * (more == 0) for more in others))
         lines.append(f"  {task.name}: " + ", ".join(f"{arm} {shares[arm][max(shares[arm])][-1]:.3f}" for arm in arms))
     head = f"{'arm':<16}" + "".join(f"{f'at {n}':>10}" for n in AT if n <= trials) + f"{'mean':>10}{'rank':>8}"
     rows = []
@@ -176,7 +186,20 @@ def shown(tasks: Sequence[TwoObjectives], arms: Sequence[str], seeds: int, trial
         plain = fmean(shares[arm][max(shares[arm])]) if shares[arm] else math.nan
         rank = fmean(ranks[arm]) if ranks[arm] else math.nan
         rows.append(f"{arm:<16}" + "".join(f"{m:>10.3f}" for m in means) + f"{plain:>10.3f}{rank:>8.2f}")
-    return "\n".join([f"{counted} runs an arm on {len(lines)} tasks", head, *rows, "last, by task:", *lines])
+    whole = [f"{counted} runs an arm on {len(lines)} tasks", head, *rows, *_against(arms[0], ends)]
+    return "\n".join([*whole, "last, by task:", *lines])
+
+
+def _against(arm: str, ends: Mapping[str, Mapping[tuple[str, int], float]]) -> list[str]:
+    """Set an arm against each other one: runs won, tied and lost in the end, and how likely that is by chance."""
+    lines = [f"{arm} in the end: runs won / tied / lost; p of Wilcoxon's signed-rank test"]
+    for other, theirs in ends.items():
+        both = sorted(ends[arm].keys() & theirs.keys())
+        if other != arm and both:
+            gaps = np.array([ends[arm][pair] - theirs[pair] for pair in both])
+            counts = f"{(gaps < 0).sum()}/{(gaps == 0).sum()}/{(gaps > 0).sum()}"
+            lines.append(f"{other:<16}{counts:>12}   p {wilcoxon(gaps)[1]:.1e}")
+    return lines
 
 
 def stored(arm: str) -> dict[tuple[str, int], list[Point]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,16 @@ def test_the_table_has_shares_of_random_searchs_regret(tmp_path: Path, monkeypat
     assert 0 <= shares["tpe"] < 3
     entry = bench.stored("tpe")["toy", 0]
     assert len(entry) == 25
+
+
+def test_an_arm_is_set_against_each_on_the_runs_that_both_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "STORE", tmp_path)
+    monkeypatch.setattr(bench, "AT", (2,))
+    runs = {"random": [0.5] * 6, "auto": [0.3, 0.3, 0.3, 0.3, 0.3, 0.5], "few": [0.2, 0.3]}
+    for arm, points in runs.items():
+        lines = [{"task": "toy", "seed": s, "seconds": 1, "points": [[p, p], [0.6, 0.6]]} for s, p in enumerate(points)]
+        (tmp_path / f"{arm}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    told = bench.shown([TASK], ["auto", "random", "few"], 6, 2).splitlines()
+    assert told[0] == "2 runs an arm on 1 tasks"
+    pairs = {line.split()[0]: line.split()[1:] for line in told[6:8]}
+    assert pairs == {"random": ["5/1/0", "p", "6.2e-02"], "few": ["0/1/1", "p", "1.0e+00"]}
