@@ -131,9 +131,9 @@ def test_an_unknown_task_or_parameter_is_refused(tmp_path):
         TorchTrainer("iris")
     with pytest.raises(ConfigError, match="unknown task 'iris'"):
         load("iris")
-    outcome = run("wine", job(tmp_path, {"momentum": 0.9}))
+    outcome = run("wine", job(tmp_path, {"warmup": 3}))
     assert outcome.failure is FailureKind.CRASH
-    assert "'momentum'" in outcome.message
+    assert "'warmup'" in outcome.message
 
 
 def test_the_same_seed_gives_the_same_figures_and_leaves_torchs_state_alone(tmp_path):

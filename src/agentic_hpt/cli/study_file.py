@@ -57,6 +57,8 @@ target: 0.992
 #   {choice: [a, b, c]}     with ordered: true when neighbours in the list are alike
 # and may have default: VALUE (the first trial runs the defaults), and when: {OTHER: VALUE or [VALUES]}, which makes it
 # play a part only where the parameter OTHER has such a value.
+# A built-in job knows num_layers, hidden_dim, learning_rate, dropout, weight_decay, batch_size, epochs, activation (relu,
+# gelu, silu, tanh), optimizer (adam, adamw, or sgd with its momentum) and schedule (cosine, linear, constant).
 space:
   num_layers: {int: [1, 5], default: 2}
   learning_rate: {float: [0.0001, 0.1], log: true, default: 0.001}

@@ -8,13 +8,14 @@ import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from agentic_hpt.errors import ConfigError, FailureKind, Pruned, TrialFailure
 from agentic_hpt.objectives.datasets import Split, load, sizes
+from agentic_hpt.objectives.mlp import SMOOTHING, Hyperparameters, build, make_optimizer, make_schedule
 from agentic_hpt.objectives.torch_checkpoint import Checkpoint, Stateful
 from agentic_hpt.presets import TASKS
 from agentic_hpt.protocols import TrialHandle
@@ -29,37 +30,8 @@ __all__ = ["TorchTrainer", "load_example", "load_model"]
 
 METRICS = ("accuracy", "loss", "parameters", "latency_ms", "seconds", "memory_mb")
 """What a study may look at; the last two are the executor's to measure."""
-_ACTIVATIONS = {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU", "tanh": "Tanh"}
 _EXAMPLE_ROWS = 3
-_SMOOTHING = 0.1
 _PASSES = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Hyperparameters:
-    """What a trial's parameters may set; the same names."""
-
-    num_layers: int = 2
-    learning_rate: float = 1e-3
-    hidden_dim: int = 64
-    dropout: float = 0.1
-    weight_decay: float = 0.0
-    batch_size: int = 64
-    epochs: int = 30
-    activation: str = "relu"
-
-    @classmethod
-    def read(cls, params: Params) -> Hyperparameters:
-        """Read a configuration. Raises `ConfigError` for a name or an activation that the trainer doesn't know."""
-        unknown = [name for name in params if name not in cls.__slots__]
-        if unknown:
-            raise ConfigError(
-                f"the built-in trainer has no parameter {unknown[0]!r}", f"it knows {', '.join(cls.__slots__)}"
-            )
-        read = cls(**params)  # type: ignore[arg-type]
-        if read.activation not in _ACTIVATIONS:
-            raise ConfigError(f"unknown activation {read.activation!r}", f"choose from {', '.join(_ACTIVATIONS)}")
-        return read
 
 
 class TorchTrainer:
@@ -108,7 +80,7 @@ class TorchTrainer:
             "holdout_rows": data.holdout,
             "features": data.features,
             "classes": data.classes,
-            "model": "multilayer perceptron on standardised features, Adam, cosine schedule, one CPU thread",
+            "model": "multilayer perceptron on standardised features, one CPU thread",
             "epochs_at_default": hp.epochs,
         }
         with contextlib.suppress(TypeError, ValueError):  # where a size is no whole number, it is the trials that fail
@@ -158,7 +130,7 @@ def load_model(folder: str | Path) -> torch.nn.Module:
     import torch
 
     config = json.loads((Path(folder) / "config.json").read_text())
-    model = _build(Hyperparameters.read(config["params"]), config["inputs"], len(config["labels"]))
+    model = build(Hyperparameters.read(config["params"]), config["inputs"], len(config["labels"]))
     model.load_state_dict(torch.load(Path(folder) / "weights.pt", weights_only=True))
     return model.eval()
 
@@ -170,22 +142,10 @@ def load_example(folder: str | Path) -> NDArray[np.float32]:
     return np.array(json.loads((Path(folder) / "input_example.json").read_text()), dtype=np.float32)
 
 
-def _build(hp: Hyperparameters, inputs: int, classes: int) -> torch.nn.Sequential:
-    from torch import nn
-
-    # A frozen batch norm is a standardisation whose figures lie in the state dict; training goes round it.
-    layers: list[nn.Module] = [nn.BatchNorm1d(inputs, eps=0.0, affine=False)]
-    width = inputs
-    for _ in range(hp.num_layers):
-        layers += [nn.Linear(width, hp.hidden_dim), getattr(nn, _ACTIVATIONS[hp.activation])(), nn.Dropout(hp.dropout)]
-        width = hp.hidden_dim
-    return nn.Sequential(*layers, nn.Linear(width, classes))
-
-
 def _train(
     hp: Hyperparameters, seed: int, split: Split, trial: TrialHandle | None
 ) -> tuple[torch.nn.Sequential, dict[str, float]]:
-    """Train by Adam, cosine schedule and label smoothing; give the model in eval mode and its last figures.
+    """Train with label smoothing; give the model in eval mode and its last figures.
 
     A trial that was stopped or killed before goes on from its checkpoint, to the same figures.
 
@@ -196,14 +156,13 @@ def _train(
     x, y = torch.from_numpy(split.standardised("train")), torch.from_numpy(split.train.labels)
     x_val, y_val = torch.from_numpy(split.standardised("validation")), torch.from_numpy(split.validation.labels)
     with _seeded(seed):
-        model = _build(hp, x.shape[1], len(split.labels))
+        model = build(hp, x.shape[1], len(split.labels))
         norm = cast(torch.nn.BatchNorm1d, model[0])
         norm.running_mean = torch.from_numpy(split.mean)
         norm.running_var = torch.from_numpy(split.scale**2)
         body = model[1:]
-        optimizer = torch.optim.Adam(body.parameters(), lr=hp.learning_rate, weight_decay=hp.weight_decay, fused=True)
-        batches = math.ceil(len(x) / hp.batch_size)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, hp.epochs * batches)
+        optimizer = make_optimizer(hp, body)
+        schedule = make_schedule(hp, optimizer, math.ceil(len(x) / hp.batch_size))
         held = None if trial is None else _checkpoint(trial, hp, (body, optimizer, schedule))
         behind = [] if held is None else held.load()
         if trial is not None:
@@ -212,7 +171,7 @@ def _train(
         for epoch in range(len(behind), hp.epochs):
             body.train()
             for batch in torch.randperm(len(x)).split(hp.batch_size):  # type: ignore[no-untyped-call]
-                loss = torch.nn.functional.cross_entropy(body(x[batch]), y[batch], label_smoothing=_SMOOTHING)
+                loss = torch.nn.functional.cross_entropy(body(x[batch]), y[batch], label_smoothing=SMOOTHING)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
