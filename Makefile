@@ -1,9 +1,10 @@
 # Two commands: `make run` tunes the built-in job, `make test` passes the tests. Each sets up what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
+BENCH_ENVS ?= .bench-envs
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test chaos soak lint bench-overhead bench-scale bench-failures bench bench-transfer bench-objectives bench-peers bench-envs clean
+.PHONY: run test chaos soak lint bench-overhead bench-scale bench-failures bench bench-transfer bench-objectives bench-fidelity bench-peers bench-envs clean
 
 run: .venv/.installed
 	$(BIN)/hpt run --task digits --study digits --home hpt-home --fresh
@@ -37,12 +38,16 @@ bench-transfer: .venv/.installed-bench
 bench-objectives: .venv/.installed-bench
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m bench.multi_objective --data $(HPO_BENCH_DATA) --seeds 10
 
+bench-fidelity: .venv/.installed-bench $(BENCH_ENVS)/syne/.installed
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m bench.multi_fidelity --arms peers
+	OMP_NUM_THREADS=1 PYTHONPATH=src:. $(BENCH_ENVS)/syne/bin/python -m bench.multi_fidelity --arms "syne-tune ASHA"
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m bench.multi_fidelity --arms ours
+
 bench-failures: .venv/.installed-dev
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python bench/failures.py
 
 # HPO_BENCH_DATA names the folder with the YAHPO data (docs/benchmarks.md says where to get it). The peers' runs are in the
 # repository; `bench-peers` makes those that are missing, each peer in an environment of its own.
-BENCH_ENVS ?= .bench-envs
 SEARCH := OMP_NUM_THREADS=1 BENCH_ENVS=$(BENCH_ENVS) $(BIN)/python -m bench.search
 
 bench: .venv/.installed-bench

@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 from statistics import fmean
 from typing import Protocol
@@ -341,8 +342,9 @@ def _ours(pruner: str, seeds_from: int = 0, sampler: str = "auto", **settings: o
     return lambda space, seed: Ours(space, seeds_from + seed, pruner, Halving(**settings), sampler)  # type: ignore[arg-type]
 
 
+_MEASURE = "random, none"
 ARMS: dict[str, Make] = {
-    "random, none": _ours("none", sampler="random"),
+    _MEASURE: _ours("none", sampler="random"),
     "none": _ours("none"),
     "median": _ours("median"),
     "asha, stop": _ours("asha", promote=False),
@@ -382,12 +384,14 @@ class Run:
     false_stops: int
     """Configurations that were stopped for good, and would have been better than the best complete one."""
     seconds: float
+    by: str = ""
+    """The library that ran, and its version."""
 
 
-def run(arm: Make, curves: Curves, seed: int) -> Run:
+def run(name: str, curves: Curves, seed: int) -> Run:
     """Run an arm once and judge it."""
     began = time.process_time()
-    course = simulate(arm(curves.space, seed), curves)
+    course = simulate({**ARMS, **VARIANTS}[name](curves.space, seed), curves)
     best = tuple(max((v for spent, v in course.complete if spent <= at), default=float("nan")) for at in AT)
     whole = EPOCHS * len(course.reached)
     missed = sum(course.ends[c] > best[-1] for c, epochs in course.reached.items() if epochs < EPOCHS)
@@ -401,7 +405,13 @@ def run(arm: Make, curves: Curves, seed: int) -> Run:
         1 - sum(course.reached.values()) / whole,
         missed,
         time.process_time() - began,
+        _library(name),
     )
+
+
+def _library(arm: str) -> str:
+    name = arm.replace(",", " ").split()[0]
+    return f"{name} {metadata.version(name)}" if name in ("optuna", "syne-tune") else ""
 
 
 class Store:
@@ -428,12 +438,16 @@ class Store:
 def show(store: Store, arms: Sequence[str], tasks: Sequence[str], seeds: int, known: dict[str, float]) -> None:
     """Print the table: regret as a share of that of random search without stopping, and what stopping did."""
     runs = {arm: [r for r in store.runs(arm) if r.task in tasks and r.seed < seeds] for arm in arms}
+    if len(runs.get(_MEASURE, ())) < len(tasks) * seeds:
+        print(f"there is no table yet: its measure, `{_MEASURE}`, has not been run on all of these")
+        return
 
     def regret(arm: str, task: str, place: int) -> list[float]:
         worst = {r.task: known[r.task] for r in runs[arm]}
         return [max(0.0, worst[task] - r.best[place]) for r in runs[arm] if r.task == task]
 
-    print(f"{len(tasks)} tasks, {seeds} seeds, {WORKERS} trials at a time, {BUDGET} epochs\n")
+    by = sorted({r.by for of in runs.values() for r in of if r.by})
+    print(f"{', '.join([f'{len(tasks)} tasks, {seeds} seeds, {WORKERS} trials at a time, {BUDGET} epochs', *by])}\n")
     print(
         f"{'':22}{'share of regret at epochs':^32}{'rank':>7}{'configs':>9}{'whole':>7}{'saved':>7}{'false':>7}{'s':>7}"
     )
@@ -446,7 +460,7 @@ def show(store: Store, arms: Sequence[str], tasks: Sequence[str], seeds: int, kn
             continue
         cells = []
         for place in range(len(AT)):
-            shares = [fmean(regret(arm, t, place)) / fmean(regret("random, none", t, place)) for t in tasks]
+            shares = [fmean(regret(arm, t, place)) / fmean(regret(_MEASURE, t, place)) for t in tasks]
             cells.append(float(np.exp(np.mean(np.log(np.maximum(shares, 1e-3))))))
         ranks = [
             1 + sum(finals[o][key] < mine for o in whole) + (sum(finals[o][key] == mine for o in whole) - 1) / 2
@@ -497,7 +511,7 @@ def main() -> None:
                 there = {(r.task, r.seed) for r in store.runs(arm)}
                 for seed in range(options.seeds):
                     if (task, seed) not in there:
-                        store.add(arm, run(everything[arm], curves, seed))
+                        store.add(arm, run(arm, curves, seed))
                 print(f"{task}: {arm}", file=sys.stderr)
     known = {task: Curves(task, options.data).best for task in tasks}
     for arm in everything:
