@@ -158,6 +158,39 @@ def test_at_a_rung_only_the_best_third_goes_on() -> None:
     assert first_stop(pruner, 1.2, 55) is None, "the best one always goes on"
 
 
+def test_who_comes_to_a_rung_together_is_judged_by_all_of_them_whatever_their_order() -> None:
+    def stopped(order: list[int], heard: bool) -> set[int]:
+        pruner = halving_after([0.0, 0.0, 0.0], min_steps=3)  # they take three of the four places
+        values = {number: number / 10 for number in range(50, 59)}
+        for step in range(3):
+            reports = [(number, Report(step, {"m": values[number]})) for number in order]
+            for number, report in reports if heard else []:
+                pruner.hear(number, report)
+            ended = {number for number, report in reports if pruner.should_stop(number, report)}
+        return ended
+
+    rising, falling = list(range(50, 59)), list(range(58, 49, -1))
+    assert stopped(rising, heard=True) == stopped(falling, heard=True) == set(range(50, 58))
+    assert stopped(rising, heard=False) != stopped(falling, heard=False), "else hearing first would be for nothing"
+
+
+def test_only_trials_of_the_search_that_are_under_way_are_heard() -> None:
+    def heard(kind: WorkerKind, began: bool = True, ended: bool = False) -> bool:
+        rule = halving_after([0.0, 0.0, 0.0], min_steps=1)
+        floor = FloorRule(rule, Halving())
+        if began:
+            floor.began(Trial(50, {}, TrialState.RUNNING, 0, "w", kind, 1))
+        if ended:
+            floor.ended(50, False)
+        floor.hear(50, Report(0, {"m": 0.5}))
+        return any(50 in values for values, _ in rule._rungs.values())
+
+    assert heard("joint")
+    assert not heard("joint", ended=True)
+    assert not heard("fresh_seed", began=False)
+    assert not heard("repeat")
+
+
 def test_when_minimizing_the_lowest_goes_on() -> None:
     pruner = halving_after([0.1, 0.2, 0.3, 0.4, 0.5], goal=Goal("m", "minimize"), min_steps=3)
     assert first_stop(pruner, 0.05, 50) is None

@@ -232,6 +232,9 @@ class Strategy(Protocol):
 class Pruner(Protocol):
     """A rule that says when a running trial looks poor; whether it stops then, `EarlyStopping` says."""
 
+    def hear(self, trial: int, report: Report) -> None:
+        """Take a report in that `should_stop` is asked about later, when those of the trial's rivals are known too."""
+
     def should_stop(self, trial: int, report: Report) -> bool:
         """Take a report in, and say whether the trial looks too poor to go on."""
 
@@ -244,6 +247,9 @@ class EarlyStopping(Protocol):
 
     def began(self, trial: Trial) -> None:
         """Learn that an attempt of a trial begins."""
+
+    def hear(self, trial: int, report: Report) -> None:
+        """Take in a report that `should_stop` is asked about later: of trials that report together, all come first."""
 
     def should_stop(self, trial: int, report: Report, asked: bool = False) -> bool:
         """Take a report in, and say whether the trial stops; `asked` says that a decision wants it stopped."""

@@ -13,7 +13,17 @@ from agentic_hpt.earlier import Usable, firsts, usable
 from agentic_hpt.errors import ConfigError, HptError, MissingExtra
 from agentic_hpt.graph.context import StudyParts, stopped_trials
 from agentic_hpt.ledger import Hold, LedgerStore, StudyLedger, StudyRow
-from agentic_hpt.protocols import Coordinator, EarlyStopping, Executor, Objective, Pruner, Situation, Strategy, Tracker
+from agentic_hpt.protocols import (
+    BatchObjective,
+    Coordinator,
+    EarlyStopping,
+    Executor,
+    Objective,
+    Pruner,
+    Situation,
+    Strategy,
+    Tracker,
+)
 from agentic_hpt.records import DecisionRecord, EarlierStudy, FinalReport, ModelCall, Params, Trial
 
 if TYPE_CHECKING:
@@ -21,6 +31,8 @@ if TYPE_CHECKING:
 
     from agentic_hpt.executors.ray import Cluster
 
+_ON_GPU = 256
+"""Trials that a batch usefully holds on a GPU."""
 _TRAINER = "agentic_hpt.objectives.torch_trainer"
 _PROVIDER_EXTRAS = {
     "openai": ("langchain_openai", "openai"),
@@ -55,12 +67,11 @@ def make_objective(config: StudyConfig) -> Objective:
 def code_of(config: StudyConfig, objective: Objective) -> str:
     """Give the fingerprint of the objective's code; empty where none can be had, or it is this package's own."""
     from agentic_hpt.objectives import fingerprint
-    from agentic_hpt.objectives.function import FunctionObjective
 
     described = config.objective
     if described is None:
-        functions = (objective.function, objective.final) if isinstance(objective, FunctionObjective) else ()
-        return " ".join(filter(None, (fingerprint.of_function(f) for f in functions if f is not None)))
+        functions: Sequence[Callable[..., object]] = getattr(objective, "functions", ())
+        return " ".join(filter(None, map(fingerprint.of_function, functions)))
     if described.python is not None:
         return fingerprint.of_named([s for s in (described.python, described.final) if s], described.folder)
     return fingerprint.of_command(described.command, described.folder) if described.command else ""
@@ -125,6 +136,7 @@ def open_parts(
     ledger = store.open_study(row, budget=config.limits_of_study, seed=config.seed, hold=hold)
     artifacts = settings.artifacts(row.folder)
     earlier, made = usable_earlier(config, ledger), ledger.revisions
+    pruner = _early_stopping(config, ledger.trials())
     reopened = [change for change in ledger.changes() if change.reopens]
     ends = [FinalReport.from_json(change.final) for change in reopened if change.final is not None]
     parts = StudyParts(
@@ -133,8 +145,8 @@ def open_parts(
         space=config.space,
         ledger=ledger,
         strategy=make_strategy(config, earlier),
-        pruner=_early_stopping(config, ledger.trials()),
-        executor=_executor(config, objective),
+        pruner=pruner,
+        executor=_executor(config, objective, pruner),
         coordinator=RulesCoordinator(),
         tracker=make_tracker(config, settings, row),
         objective=objective,
@@ -267,11 +279,27 @@ def _llm_coordinator(
     return LlmCoordinator(name, make, config.coordinator, record, seen=seen)
 
 
-def _executor(config: StudyConfig, objective: Objective) -> Executor:
+def _batching(objective: Objective) -> BatchObjective:
+    """Give an objective as one that can evaluate many trials together. Raises `ConfigError` where it can't."""
+    if not callable(getattr(objective, "run_batch", None)):
+        raise ConfigError(
+            f"executor: batched: the objective {objective!r} runs one trial at a time",
+            "give a built-in task, or a PyTorch module by hpt.torch_batch(...); or set executor: processes",
+        )
+    return cast(BatchObjective, objective)
+
+
+def _executor(config: StudyConfig, objective: Objective, pruner: EarlyStopping) -> Executor:
     if config.executor == "inline":
         from agentic_hpt.executors.inline import InlineExecutor
 
         return InlineExecutor(objective, config.goal.metric)
+    if config.executor == "batched":
+        from agentic_hpt.executors.batched import BatchedExecutor
+
+        return BatchedExecutor(
+            _batching(objective), config.goal.metric, config.slots, hear=pruner.hear, gpus=config.limits.gpus
+        )
     if config.executor == "ray":
         from agentic_hpt.executors.ray import RayExecutor
 
@@ -289,10 +317,15 @@ def _executor(config: StudyConfig, objective: Objective) -> Executor:
 
 
 def with_slots(config: StudyConfig) -> StudyConfig:
-    """Settle how many trials of a new study run at once, where a cluster says it: rounds are planned by that number.
+    """Settle how many trials of a new study run at once, where a cluster or a GPU says it: rounds are planned by that.
 
     Raises `ConfigError` when the cluster does not answer, `MissingExtra` without Ray.
     """
+    if config.executor == "batched" and config.parallel is None:
+        from agentic_hpt.executors.gpus import visible_gpus
+
+        useful = _ON_GPU if visible_gpus(os.environ) else config.slots
+        return config.model_copy(update={"parallel": config.batch_slots(useful)})
     if config.executor != "ray":
         return config
     cluster = _cluster(config)

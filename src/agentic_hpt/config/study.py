@@ -56,6 +56,8 @@ from agentic_hpt.records import (
 from agentic_hpt.space import SearchSpace
 
 _HAS_AFFINITY = hasattr(os, "sched_getaffinity")
+_ON_CPU = 32
+"""Trials that a batch usefully holds there: more of them take as long each."""
 
 
 class StudyConfig(Strict):
@@ -85,8 +87,9 @@ class StudyConfig(Strict):
     trials_per_round: int | None = Field(None, ge=1)
     """How many trials a round has; by default eight or two a slot, or three a parameter for `per_parameter`."""
     parallel: int | None = Field(None, ge=1, le=4096)
-    """Trials at once; by default the number of cores for `processes`, one for `inline`."""
-    executor: Literal["inline", "processes", "ray"] = "processes"
+    """Trials at once; by default the number of cores for `processes`, one for `inline`, for `batched` 32, or 256 where
+    there is a GPU, but no more than a quarter of the trials."""
+    executor: Literal["inline", "processes", "ray", "batched"] = "processes"
     coordinator: CoordinatorConfig = CoordinatorConfig()
     pruner: Literal["median", "asha", "none"] = "median"
     """`median` stops a trial whose reports are worse than the median of the earlier ones at the same step; `asha` one
@@ -168,6 +171,11 @@ class StudyConfig(Strict):
                 f"limits.{asked} does not go with executor: inline, where a trial has no process of its own; "
                 "take it away or set executor: processes"
             )
+        if self.executor == "batched" and self.measured:
+            raise ValueError(
+                f"{self.measured[0]} does not go with executor: batched, where a trial has no process of its own that "
+                "it could be measured of; take it away or set executor: processes"
+            )
         _configurations(self.space, self.initial)
         return self
 
@@ -214,6 +222,8 @@ class StudyConfig(Strict):
         """How many trials run at once."""
         if self.parallel is not None:
             return self.parallel
+        if self.executor == "batched":
+            return self.batch_slots(_ON_CPU)
         return 1 if self.executor == "inline" else max(1, len(os.sched_getaffinity(0)) if _HAS_AFFINITY else 2)
 
     @property
@@ -221,7 +231,13 @@ class StudyConfig(Strict):
         """How many trials a round has, before the budget cuts it."""
         if self.trials_per_round is not None:
             return self.trials_per_round
-        return 3 * len(self.space) if self.strategy == "per_parameter" else max(8, 2 * self.slots)
+        if self.strategy == "per_parameter":
+            return 3 * len(self.space)
+        return max(8, self.slots if self.executor == "batched" else 2 * self.slots)
+
+    def batch_slots(self, useful: int) -> int:
+        """Give how many trials a batch has where so many are `useful`: few trials are not all asked for at once."""
+        return useful if self.budget.trials is None else min(useful, max(8, self.budget.trials // 4))
 
     def proposal_seed(self, trials: int) -> int:
         """Give the seed, in [0, 2**32), of the proposal that follows `trials` trials; the same whenever asked for."""

@@ -19,7 +19,19 @@ from agentic_hpt.executors import kin
 from agentic_hpt.executors.handle import explain, run_objective
 from agentic_hpt.records import Job, JsonObject, Outcome, Report, TrialState
 
-__all__ = ["OUTPUT_LOG", "STOP", "main", "nothing", "read_outcome"]
+__all__ = [
+    "GO_ON",
+    "OUTPUT_LOG",
+    "STOP",
+    "end_all",
+    "main",
+    "nothing",
+    "outcome_json",
+    "read_outcome",
+    "settle",
+    "share_gpu",
+    "write",
+]
 
 OUTPUT_LOG = "output.log"
 GO_ON, STOP = b"0", b"1"
@@ -31,6 +43,34 @@ def main(channel: socket.socket, payload: bytes, metric: str, job: Job, environm
     Each report is answered with one byte, `GO_ON` or `STOP`. `environment` replaces the fork server's own.
     """
     me = os.getpid()
+    settle(job, environment)
+
+    def send(report: Report) -> bool:
+        write(channel, {"step": report.step, "metrics": dict(report.metrics)})
+        answer = channel.recv(1)
+        if not answer:
+            end_all()
+        return answer == STOP
+
+    try:
+        objective = pickle.loads(payload)
+    except Exception as error:
+        outcome = Outcome.failed(
+            FailureKind.CRASH, f"the objective can't be rebuilt in a trial's process: {explain(error)}"
+        )
+    else:
+        share_gpu(job)
+        outcome = run_objective(objective, job, metric, send)
+    if os.getpid() != me:
+        os._exit(1)  # a fork of the trial's process that came back from the objective: the answer isn't its to give
+    try:
+        write(channel, {**outcome_json(outcome), "left": kin.left_running()})
+    except OSError as error:
+        sys.exit(f"the trial's connection to hpt is broken ({error}): did it close file descriptors of others?")
+
+
+def settle(job: Job, environment: Mapping[str, str]) -> None:
+    """Make a forked process one of its own: its group, marks, end with the driver, signals, output, environment."""
     os.setsid()
     kin.take_in(environment[kin.VARIABLE])
     _leave_server()
@@ -41,29 +81,6 @@ def main(channel: socket.socket, payload: bytes, metric: str, job: Job, environm
     os.environ.clear()
     os.environ.update(environment)
     _set_threads(job, environment)
-
-    def send(report: Report) -> bool:
-        _write(channel, {"step": report.step, "metrics": dict(report.metrics)})
-        answer = channel.recv(1)
-        if not answer:
-            _end_all()
-        return answer == STOP
-
-    try:
-        objective = pickle.loads(payload)
-    except Exception as error:
-        outcome = Outcome.failed(
-            FailureKind.CRASH, f"the objective can't be rebuilt in a trial's process: {explain(error)}"
-        )
-    else:
-        _share_gpu(job)
-        outcome = run_objective(objective, job, metric, send)
-    if os.getpid() != me:
-        os._exit(1)  # a fork of the trial's process that came back from the objective: the answer isn't its to give
-    try:
-        _write(channel, {**_outcome_json(outcome), "left": kin.left_running()})
-    except OSError as error:
-        sys.exit(f"the trial's connection to hpt is broken ({error}): did it close file descriptors of others?")
 
 
 def nothing() -> None:
@@ -83,7 +100,8 @@ def read_outcome(message: Mapping[str, object], reports: tuple[Report, ...]) -> 
     )
 
 
-def _outcome_json(outcome: Outcome) -> JsonObject:
+def outcome_json(outcome: Outcome) -> JsonObject:
+    """Give an outcome as a message; its reports were sent before."""
     return {
         "state": outcome.state.value,
         "values": dict(outcome.values),
@@ -93,7 +111,8 @@ def _outcome_json(outcome: Outcome) -> JsonObject:
     }
 
 
-def _write(channel: socket.socket, message: JsonObject) -> None:
+def write(channel: socket.socket, message: JsonObject) -> None:
+    """Send a message."""
     channel.sendall(json.dumps(message).encode() + b"\n")
 
 
@@ -140,7 +159,7 @@ def _set_threads(job: Job, environment: Mapping[str, str]) -> None:
         threadpoolctl.threadpool_limits(job.limits.threads)
 
 
-def _share_gpu(job: Job) -> None:
+def share_gpu(job: Job) -> None:
     """Bound torch's memory on a GPU that others use too, once it is used: asking for it now would take some of it."""
     torch = sys.modules.get("torch")
     if torch is not None and 0 < job.limits.gpus < 1:
@@ -154,10 +173,10 @@ def _die_with(driver: int, held: os.stat_result) -> None:
             return
     except OSError:
         return  # it was the trial itself that closed it: the fork server sees to its end
-    _end_all()
+    end_all()
 
 
-def _end_all() -> None:
+def end_all() -> None:
     """End this process and all that it started."""
     kin.end_below(os.getpid())
     os.killpg(os.getpid(), signal.SIGKILL)

@@ -18,7 +18,7 @@ from agentic_hpt.errors import FailureKind, Pruned, TrialFailure, tells_out_of_m
 from agentic_hpt.protocols import Objective, TrialHandle
 from agentic_hpt.records import Job, Outcome, Params, Report
 
-__all__ = ["TrialContext", "run_objective"]
+__all__ = ["TrialContext", "failure_of", "judged", "read_report", "run_objective"]
 
 _MESSAGE_LIMIT = 2000
 _SHOWN = 200
@@ -53,20 +53,7 @@ class TrialContext:
 
         Raises `Pruned` when the trial should stop, `TrialFailure` for what is not a finite number or a step.
         """
-        if not _is_step(step):
-            raise TrialFailure(FailureKind.INVALID_OUTPUT, f"report: step is {step!r}; give a whole number from 0 on")
-        given = metrics if isinstance(metrics, Mapping) else {self._metric: metrics}
-        values: dict[str, float] = {}
-        for name, value in given.items():
-            number = _number(value)
-            if number is None or not isinstance(name, str):
-                raise TrialFailure(
-                    FailureKind.INVALID_OUTPUT, f"report: {name!r} is {_shown(value)}; report names with numbers"
-                )
-            if not math.isfinite(number):
-                raise TrialFailure(FailureKind.NAN, f"report: {name!r} is {number} at step {step}")
-            values[name] = number
-        report = Report(int(step), values)
+        report = read_report(metrics, step, self._metric)
         self.reports.append(report)
         if self._send(report):
             raise Pruned(f"trial {self.id} was stopped at step {step}")
@@ -83,23 +70,44 @@ def run_objective(objective: Objective, job: Job, metric: str, send_report: Call
     try:
         run = objective.holdout if job.final else objective.run
         answer = run(job.params, cast(TrialHandle, trial))  # its folders are read, never set
-        outcome = _judged(answer, (metric, *(() if job.final else job.objectives)), _measured(job, started))
+        outcome = judged(answer, (metric, *(() if job.final else job.objectives)), _measured(job, started))
     except Pruned:
         outcome = Outcome.pruned()
-    except TrialFailure as failure:
-        outcome = Outcome.failed(failure.kind, _maskable(failure.message, _MESSAGE_LIMIT)[-_MESSAGE_LIMIT:])
     except KeyboardInterrupt:
         raise
-    except SystemExit as error:
-        text = f"the objective called sys.exit({error.code!r}) before it gave its metric"
-        outcome = Outcome.failed(FailureKind.CRASH, _with_frames(text, error))
     except BaseException as error:
-        kind = FailureKind.OUT_OF_MEMORY if _is_out_of_memory(error) else FailureKind.CRASH
-        outcome = Outcome.failed(kind, explain(error))
+        outcome = failure_of(error)
     seconds = time.perf_counter() - started
     return Outcome(
         outcome.state, outcome.values, outcome.failure, outcome.message, seconds=seconds, reports=tuple(trial.reports)
     )
+
+
+def read_report(metrics: Mapping[str, float] | float, step: int, metric: str) -> Report:
+    """Read what an objective reports. Raises `TrialFailure` for what is not a finite number or a step."""
+    if not _is_step(step):
+        raise TrialFailure(FailureKind.INVALID_OUTPUT, f"report: step is {step!r}; give a whole number from 0 on")
+    values: dict[str, float] = {}
+    for name, value in (metrics if isinstance(metrics, Mapping) else {metric: metrics}).items():
+        number = _number(value)
+        if number is None or not isinstance(name, str):
+            raise TrialFailure(
+                FailureKind.INVALID_OUTPUT, f"report: {name!r} is {_shown(value)}; report names with numbers"
+            )
+        if not math.isfinite(number):
+            raise TrialFailure(FailureKind.NAN, f"report: {name!r} is {number} at step {step}")
+        values[name] = number
+    return Report(int(step), values)
+
+
+def failure_of(error: BaseException) -> Outcome:
+    """Give the failed outcome that an exception of the objective means."""
+    if isinstance(error, TrialFailure):
+        return Outcome.failed(error.kind, _maskable(error.message, _MESSAGE_LIMIT)[-_MESSAGE_LIMIT:])
+    if isinstance(error, SystemExit):
+        text = f"the objective called sys.exit({error.code!r}) before it gave its metric"
+        return Outcome.failed(FailureKind.CRASH, _with_frames(text, error))
+    return Outcome.failed(FailureKind.OUT_OF_MEMORY if _is_out_of_memory(error) else FailureKind.CRASH, explain(error))
 
 
 def explain(error: BaseException) -> str:
@@ -114,7 +122,7 @@ def _with_frames(text: str, error: BaseException) -> str:
     return f"{head}\n{frames[-(_MESSAGE_LIMIT - len(head) - 1) :]}" if frames else head
 
 
-def _judged(answer: object, metrics: Sequence[str], measured: Mapping[str, float]) -> Outcome:
+def judged(answer: object, metrics: Sequence[str], measured: Mapping[str, float]) -> Outcome:
     """Read what an objective returned; entries beside the metrics that aren't finite numbers are left out."""
     given = {**measured, **(answer if isinstance(answer, Mapping) else {metrics[0]: answer})}
     for metric in metrics:

@@ -28,11 +28,11 @@ from agentic_hpt.executors.deaths import KernelKills, death, told, with_log
 from agentic_hpt.executors.gpus import VARIABLE as GPUS
 from agentic_hpt.executors.gpus import Gpus, visible_gpus
 from agentic_hpt.executors.patrol import Finding, Patrol
-from agentic_hpt.executors.watch import Watch
+from agentic_hpt.executors.watch import TrialWatch, Watch
 from agentic_hpt.protocols import Objective
 from agentic_hpt.records import Job, Outcome, Report
 
-__all__ = ["ProcessExecutor", "pickled"]
+__all__ = ["Main", "ProcessExecutor", "Watching", "pickled"]
 
 _STARTS = 4
 _START_PAUSE = 0.25
@@ -58,6 +58,10 @@ _SPAWNING = threading.Lock()
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Main = Callable[[socket.socket, bytes, str, Job, Mapping[str, str]], None]
+"""What a process runs: its channel, the pickled objective, the metric, the job, its environment."""
+Watching = Callable[[socket.socket, int], Watch]
+"""Makes the driver's side of a process from its channel and its sentinel."""
 
 
 class ProcessExecutor:
@@ -95,9 +99,13 @@ class ProcessExecutor:
 
     async def run(self, job: Job, on_report: Callable[[Report], bool]) -> Outcome:
         """Run one attempt to its end; when cancelled, kill its process group first."""
+        return await self.attend(job, child.main, lambda channel, sentinel: TrialWatch(channel, sentinel, on_report))
+
+    async def attend(self, job: Job, main: Main, watching: Watching) -> Outcome:
+        """Run `main` in a process of its own, followed by what `watching` makes, to the end of that process."""
         stop = asyncio.get_running_loop().create_future()
-        # A task of its own: cancelling `run` must not cut short the cleaning up.
-        attempt = asyncio.create_task(self._attempt(job, on_report, stop))
+        # A task of its own: cancelling `attend` must not cut short the cleaning up.
+        attempt = asyncio.create_task(self._attempt(job, main, watching, stop))
         self._attempts[attempt] = stop
         attempt.add_done_callback(self._attempts.pop)
         if self._patrolling is None or self._patrolling.done():
@@ -121,29 +129,29 @@ class ProcessExecutor:
         for threads in (self._threads, self._looking):
             threads.shutdown(wait=False)
 
-    async def _attempt(self, job: Job, on_report: Callable[[Report], bool], stop: asyncio.Future[None]) -> Outcome:
+    async def _attempt(self, job: Job, main: Main, watching: Watching, stop: asyncio.Future[None]) -> Outcome:
         self._patrol.expect(job)
         devices = self._gpus.take() if self._gpus else ()
         try:
             if job.attempt > 1:
                 await self._aside(kin.end, kin.earlier_marks(job))
             try:
-                process, channel = await self._started(job, _trial_environment(job, devices))
+                process, channel = await self._started(job, main, _trial_environment(job, devices))
             except (OSError, EOFError) as error:
                 text = f"the trial's process could not be started: {error!r}"
                 return Outcome.failed(FailureKind.LOST_WORKER, text)
-            return await self._follow(job, process, Watch(channel, process.sentinel, on_report), stop)
+            return await self._follow(job, process, watching(channel, process.sentinel), stop)
         finally:
             if self._gpus:
                 self._gpus.give_back(devices)
 
-    async def _started(self, job: Job, environment: Mapping[str, str]) -> tuple[BaseProcess, socket.socket]:
+    async def _started(self, job: Job, main: Main, environment: Mapping[str, str]) -> tuple[BaseProcess, socket.socket]:
         loop = asyncio.get_running_loop()
         for _ in range(_STARTS - 1):
             with contextlib.suppress(OSError, EOFError):
-                return await loop.run_in_executor(self._threads, self._launch, job, environment)
+                return await loop.run_in_executor(self._threads, self._launch, job, main, environment)
             await asyncio.sleep(_START_PAUSE)
-        return await loop.run_in_executor(self._threads, self._launch, job, environment)
+        return await loop.run_in_executor(self._threads, self._launch, job, main, environment)
 
     async def _follow(self, job: Job, process: BaseProcess, watch: Watch, stop: asyncio.Future[None]) -> Outcome:
         """Follow a trial's process to its end, or end it; then end what it has started and left running."""
@@ -219,13 +227,13 @@ class ProcessExecutor:
                 process.start()
             _reap(process)
 
-    def _launch(self, job: Job, environment: Mapping[str, str]) -> tuple[BaseProcess, socket.socket]:
+    def _launch(self, job: Job, main: Main, environment: Mapping[str, str]) -> tuple[BaseProcess, socket.socket]:
         if self._forks and not _server_runs():
             self._boot()
         ours, theirs = socket.socketpair()
         try:
             process = self._context.Process(
-                target=child.main,
+                target=main,
                 args=(theirs, self._payload, self._metric, job, environment),
                 name=f"hpt-trial-{job.trial}",
             )

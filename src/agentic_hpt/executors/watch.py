@@ -1,27 +1,28 @@
-"""The driver's side of one trial process: its messages and its end, followed from the event loop without a thread."""
+"""The driver's side of one process: its messages and its end, followed from the event loop without a thread."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import socket
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 
 from agentic_hpt.errors import FailureKind
 from agentic_hpt.executors.child import GO_ON, STOP, read_outcome
 from agentic_hpt.records import Outcome, Report
 
-__all__ = ["Watch"]
+__all__ = ["TrialWatch", "Watch"]
 
 
-class Watch:
-    """Follow a trial process by its `channel` and its `sentinel` (readable once the process has ended).
+class Watch(ABC):
+    """Follow a process by its `channel` and its `sentinel` (readable once the process has ended).
 
     `ended` is done when the outcome is known, the process is gone or its end of the channel closed, and holds the error
-    if `on_report` raised; `exited` is done when the process is gone.
+    if the driver's own code raised; `exited` is done when the process is gone. Who inherits takes in the messages.
     """
 
-    def __init__(self, channel: socket.socket, sentinel: int, on_report: Callable[[Report], bool]) -> None:
+    def __init__(self, channel: socket.socket, sentinel: int) -> None:
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.exited: asyncio.Future[None] = self._loop.create_future()
@@ -31,7 +32,6 @@ class Watch:
         """The processes that the trial left running when it gave its outcome; `None` where that is not known."""
         self._channel = channel
         self._sentinel = sentinel
-        self._on_report = on_report
         self._rest = b""
         self._deaf = False
         channel.setblocking(False)
@@ -39,7 +39,7 @@ class Watch:
         self._loop.add_reader(sentinel, self._gone)
 
     def give_up(self) -> None:
-        """Take nothing in any more: whatever the trial still says, it says too late."""
+        """Take nothing in any more: whatever the process still says, it says too late."""
         self._loop.remove_reader(self._channel)
         self._deaf = True
 
@@ -72,10 +72,41 @@ class Watch:
         try:
             message: dict[str, object] = json.loads(line)
         except ValueError:
-            self.outcome = Outcome.failed(FailureKind.CRASH, f"the trial sent what is no message of it: {line[:200]!r}")
+            text = f"the trial sent what is no message of it: {line[:200]!r}"
+            self.outcome = Outcome.failed(FailureKind.CRASH, text)
             self._settle()
             self.give_up()
             return
+        self._heard(message)
+
+    @abstractmethod
+    def _heard(self, message: Mapping[str, object]) -> None:
+        """Take a message in."""
+
+    def _gone(self) -> None:
+        self._loop.remove_reader(self._sentinel)
+        while self._readable():  # its last words may have arrived together with its end
+            pass
+        self._settle()
+        self.exited.set_result(None)
+
+    def _settle(self, error: Exception | None = None) -> None:
+        if self.ended.done():
+            return
+        if error is None:
+            self.ended.set_result(None)
+        else:
+            self.ended.set_exception(error)
+
+
+class TrialWatch(Watch):
+    """Follow the process of one trial: answer its reports by `on_report`, and keep its outcome."""
+
+    def __init__(self, channel: socket.socket, sentinel: int, on_report: Callable[[Report], bool]) -> None:
+        super().__init__(channel, sentinel)
+        self._on_report = on_report
+
+    def _heard(self, message: Mapping[str, object]) -> None:
         if "state" in message:
             self.outcome = read_outcome(message, tuple(self.reports))
             self.left = message["left"]  # type: ignore[assignment]
@@ -93,18 +124,3 @@ class Watch:
             self._channel.send(STOP if stop else GO_ON)
         except OSError:
             pass  # the process is gone; the sentinel tells
-
-    def _gone(self) -> None:
-        self._loop.remove_reader(self._sentinel)
-        while self._readable():  # its last words may have arrived together with its end
-            pass
-        self._settle()
-        self.exited.set_result(None)
-
-    def _settle(self, error: Exception | None = None) -> None:
-        if self.ended.done():
-            return
-        if error is None:
-            self.ended.set_result(None)
-        else:
-            self.ended.set_exception(error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from heapq import nsmallest
+
 from agentic_hpt.fidelity import MEASURING_TRIALS, Halving, rung_steps
 from agentic_hpt.protocols import Pruner
 from agentic_hpt.records import Report, Trial, TrialState
@@ -27,6 +29,7 @@ class FloorRule:
         self._roots: dict[int, int] = {}
         """For a trial that goes on from another, the first of all: under its number the rule sees one curve."""
         self._first: set[int] = set()
+        self._under_way: set[int] = set()
         self._whole: set[int] = set()
         """Those under way that are never stopped."""
         self._spans: dict[int, tuple[int, int]] = {}
@@ -53,6 +56,7 @@ class FloorRule:
 
     def began(self, trial: Trial) -> None:
         """Learn that a trial begins."""
+        self._under_way.add(trial.id)
         if trial.kind == "repeat":
             self._repeats.add(trial.id)
         if trial.continues is not None:
@@ -62,6 +66,11 @@ class FloorRule:
             self._first.add(trial.id)
         if trial.kind in _WHOLE or trial.id in self._first:
             self._whole.add(trial.id)
+
+    def hear(self, trial: int, report: Report) -> None:
+        """Take in a report of a trial of the search that `should_stop` is asked about later; of others, nothing."""
+        if trial in self._under_way and trial not in self._repeats:
+            self._rule.hear(self._root(trial), report)
 
     def should_stop(self, trial: int, report: Report, asked: bool = False) -> bool:
         """Take a report in, and say whether the trial stops: because the rule says so, or somebody `asked` for it."""
@@ -83,6 +92,7 @@ class FloorRule:
 
     def ended(self, trial: int, complete: bool) -> None:
         """Learn that a trial ended."""
+        self._under_way.discard(trial)
         if trial in self._repeats:
             return
         root = self._root(trial)
@@ -99,7 +109,7 @@ class FloorRule:
         return last + (first == 0)
 
     def _past_first_rung(self, root: int) -> bool:
-        lengths = [length for _, length in sorted(self._lengths.items()) if length]
+        lengths = [length for _, length in nsmallest(MEASURING_TRIALS, ((t, n) for t, n in self._lengths.items() if n))]
         if len(lengths) < MEASURING_TRIALS:
             return False
         rungs = rung_steps(lengths, self._halving)  # none where trials are short

@@ -24,28 +24,40 @@ class AsyncHalving:
         """What trials had at each rung, lowest first, and who went on."""
         self._judged: dict[int, int] = {}
         """For each trial the highest rung it was judged at: it is not judged there again, when it goes on say."""
+        self._unjudged: set[int] = set()
+        """Those that came to a rung and are about to be judged: of these, too, the best get the room."""
 
-    def should_stop(self, trial: int, report: Report) -> bool:
-        """Take a report in, and say whether the trial came to a rung where it does not go on."""
+    def hear(self, trial: int, report: Report) -> None:
+        """Take a report in: at a rung it is what the trial came there with. Nothing changes when it is heard again."""
         value = report.metrics.get(self._goal.metric)
         if value is None:
-            return False
+            return
         curve = self._curves.setdefault(trial, {})
         further = report.step > max(curve, default=-1)
         curve[report.step] = value
         done = steps_done(curve, report.step)
-        reached = 0
         for steps, (values, passed) in self._rungs.items():
             if done >= steps:
-                reached = steps
                 if trial in values and further:
                     passed.add(trial)
-                values.setdefault(trial, value)
+                if trial not in values:
+                    values[trial] = value
+                    self._unjudged.add(trial)
+
+    def should_stop(self, trial: int, report: Report) -> bool:
+        """Take a report in, and say whether the trial came to a rung where it does not go on."""
+        if self._goal.metric not in report.metrics:
+            return False
+        self.hear(trial, report)
+        self._unjudged.discard(trial)
+        done = steps_done(self._curves[trial], report.step)
+        reached = max((steps for steps in self._rungs if done >= steps), default=0)
         if reached <= self._judged.get(trial, 0):
             return False
         self._judged[trial] = reached
         values, passed = self._rungs[reached]
-        goes_on = Rung(reached, values, frozenset(passed)).goes_on(trial, self._goal, self._halving.eta)
+        ahead = {t for t in self._unjudged if t in values and self._goal.better(values[t], values[trial])}
+        goes_on = Rung(reached, values, frozenset(passed | ahead)).goes_on(trial, self._goal, self._halving.eta)
         if goes_on:
             passed.add(trial)
         return not goes_on
@@ -56,6 +68,7 @@ class AsyncHalving:
         One that ended at a rung did not go on from there, whatever was said: a resumed study is told of trials in the
         order of their numbers, which need not be that in which they came.
         """
+        self._unjudged.discard(trial)
         curve = self._curves.get(trial)
         if not curve:
             return

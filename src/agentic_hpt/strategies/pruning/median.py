@@ -22,6 +22,9 @@ class MedianPruner:
         self._curves: dict[int, dict[int, float]] = {}
         self._complete: set[int] = set()
 
+    def hear(self, trial: int, report: Report) -> None:
+        """Do nothing: trials are compared with complete ones only."""
+
     def should_stop(self, trial: int, report: Report) -> bool:
         """Take a report in, and say whether the trial looks too poor to go on."""
         value = report.metrics.get(self._goal.metric)
@@ -48,6 +51,9 @@ class MedianPruner:
 
 class NoPruner:
     """Stops nothing."""
+
+    def hear(self, trial: int, report: Report) -> None:
+        """Do nothing."""
 
     def should_stop(self, trial: int, report: Report) -> bool:
         """Say no."""

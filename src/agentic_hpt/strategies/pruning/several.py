@@ -25,6 +25,9 @@ class FrontPruner:
         self._curves: dict[int, dict[int, Point]] = {}
         self._complete: set[int] = set()
 
+    def hear(self, trial: int, report: Report) -> None:
+        """Do nothing: trials are compared with complete ones only."""
+
     def should_stop(self, trial: int, report: Report) -> bool:
         """Take a report in, and say whether the trial looks too poor to go on."""
         if any(o.metric not in report.metrics for o in self._objectives):

@@ -1,0 +1,113 @@
+"""Whole studies whose trials are evaluated in batches."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agentic_hpt.config import StudyConfig
+from agentic_hpt.errors import ConfigError
+from agentic_hpt.objectives.function import FunctionObjective
+from agentic_hpt.records import TrialState
+from agentic_hpt.study import Study
+from batch_objectives import Toy
+from executor_runs import ENVIRONMENT
+
+
+def described(**changes: object) -> StudyConfig:
+    return StudyConfig.from_mapping(
+        {
+            "study": "batches",
+            "metric": "score",
+            "space": {"value": {"float": [0.0, 1.0], "default": 0.5}},
+            "budget": {"trials": 24},
+            "executor": "batched",
+            "parallel": 8,
+            "mlflow": {"enabled": False},
+            "fresh_seeds": 2,
+            "pruner": "none",
+            "strategy": "joint",
+            **changes,
+        }
+    )
+
+
+def test_a_study_runs_in_batches_to_its_end(home, tmp_path):
+    log = tmp_path / "log"
+    result = Study.create(described(), home=home).run(objective=Toy(log=log))
+    assert result.status == "finalized"
+    assert [t.state for t in result.trials if t.counted] == [TrialState.COMPLETE] * 24
+    assert max(len(line.split()) for line in log.read_text().splitlines()) == 8
+    assert result.final is not None
+    assert result.final.holdout == pytest.approx(10 * result.best.params["value"])
+
+
+def test_successive_halving_goes_on_inside_batches(home):
+    result = Study.create(described(pruner="asha"), home=home).run(objective=Toy())
+    trials = [t for t in result.trials if t.counted]
+    assert [t.state for t in trials[:4]] == [TrialState.COMPLETE] * 4
+    stopped = [t for t in trials if t.state is TrialState.PRUNED]
+    assert stopped
+    assert max(t.reports[-1].metrics["score"] for t in stopped) < result.best.values["score"]
+
+
+@pytest.mark.parametrize("objective", [FunctionObjective(lambda params: 0.5)])
+def test_an_objective_that_runs_one_at_a_time_is_refused_and_the_name_stays_free(home, objective):
+    with pytest.raises(ConfigError, match=r"executor: batched: .*runs one trial at a time .*torch_batch"):
+        Study.create(described(), home=home).run(objective=objective)
+    Study.create(described(), home=home)
+
+
+def test_what_is_measured_of_a_process_does_not_go_with_batches():
+    with pytest.raises(ConfigError, match="seconds does not go with executor: batched"):
+        described(metric=["score", "seconds"])
+
+
+@pytest.mark.parametrize(("budget", "slots"), [({"trials": 1000}, 32), ({"trials": 60}, 15), ({"minutes": 5}, 32)])
+def test_a_batch_is_as_large_as_is_useful_and_a_part_of_the_budget(budget, slots, home, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    config = Study.create(described(parallel=None, budget=budget), home=home).config
+    assert (config.parallel, config.round_trials) == (slots, slots)
+
+
+def test_where_there_is_a_gpu_batches_are_larger(home, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    config = Study.create(described(parallel=None, budget={"trials": 2000}), home=home).config
+    assert config.parallel == 256
+
+
+DRIVER = """
+import os, signal, sys
+from agentic_hpt.study import Study
+from batch_objectives import Toy
+from test_batched_runs import described
+
+def listener(event):
+    if event["type"] == "trial" and event["trial"] == 11:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Study.create(described(), home=sys.argv[1]).run(objective=Toy(), listener=listener)
+"""
+
+
+def test_a_study_whose_driver_was_killed_goes_on_and_no_trial_runs_twice(home, tmp_path):
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    done = subprocess.run(
+        [sys.executable, str(script), str(home)],
+        env={**ENVIRONMENT, "PYTHONPATH": f"{ENVIRONMENT['PYTHONPATH']}:{Path(__file__).parent}"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == -9
+    study = Study.open("batches", home)
+    before = {t.id: t for t in study.trials() if t.finished}
+    assert 11 in before
+    result = study.run(objective=Toy())
+    assert result.status == "finalized"
+    after = {t.id: t for t in result.trials}
+    assert {i: after[i] for i in before} == before
+    assert [t.state for t in after.values() if t.counted] == [TrialState.COMPLETE] * 24
