@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         StudyNotFound,
         TrialFailure,
     )
+    from agentic_hpt.objectives.torch_batch import torch_batch
     from agentic_hpt.records import Budget, FinalReport, Trial
     from agentic_hpt.space import Choice, Float, Int, SearchSpace
     from agentic_hpt.study import Result, Study, list_studies, tune
@@ -54,6 +55,7 @@ __all__ = [
     "Trial",
     "TrialFailure",
     "list_studies",
+    "torch_batch",
     "tune",
 ]
 
@@ -73,6 +75,7 @@ _HOMES = {
         "StudyNotFound",
         "TrialFailure",
     ),
+    "objectives.torch_batch": ("torch_batch",),
     "records": ("Budget", "FinalReport", "Trial"),
     "space": ("Choice", "Float", "Int", "SearchSpace"),
     "study": ("Result", "Study", "list_studies", "tune"),

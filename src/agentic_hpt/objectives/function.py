@@ -1,4 +1,4 @@
-"""Objectives that are Python functions: handed over as objects, or named by a file or a module."""
+"""Objectives that are Python functions, or made in Python: handed over as objects, or named by a file or a module."""
 
 from __future__ import annotations
 
@@ -12,15 +12,23 @@ from collections.abc import Callable, Iterator
 from functools import reduce
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
+from typing import Protocol, TypeGuard
 
 from agentic_hpt.errors import ConfigError
-from agentic_hpt.protocols import TrialHandle
+from agentic_hpt.protocols import Objective, TrialHandle
 from agentic_hpt.records import JsonObject, Params
 
-__all__ = ["FunctionObjective", "load_function"]
+__all__ = ["FunctionObjective", "as_objective", "load_function"]
 
 # Slow to import, and safe to fork once imported.
 _HEAVY = ("numpy", "pandas", "scipy", "sklearn", "torch")
+
+
+class _Nameable(Objective, Protocol):
+    """An objective that is made in Python, and can be loaded by a name."""
+
+    source: tuple[str, str | None, str | None] | None
+    """What `load_function` was called with, as which it pickles."""
 
 
 class FunctionObjective:
@@ -34,16 +42,21 @@ class FunctionObjective:
         self.final = final
         self._with_trial = _takes_trial(function)
         self._final_with_trial = _takes_trial(final) if final is not None else False
-        self._source: tuple[str, str | None, str | None] | None = None
+        self.source: tuple[str, str | None, str | None] | None = None
 
     def __repr__(self) -> str:
         return _name(self.function)
 
-    def __reduce__(self) -> tuple[Callable[..., FunctionObjective], tuple[object, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., Objective], tuple[object, ...]]:
         """Pickle a function that was loaded by name as that name: a trial's process loads it again."""
-        if self._source is not None:
-            return load_function, self._source
+        if self.source is not None:
+            return load_function, self.source
         return FunctionObjective, (self.function, self.final)
+
+    @property
+    def functions(self) -> tuple[Callable[..., object], ...]:
+        """What a trial's figures rest on, of the user's."""
+        return (self.function,) if self.final is None else (self.function, self.final)
 
     @property
     def has_holdout(self) -> bool:
@@ -74,30 +87,51 @@ class FunctionObjective:
         return self.final(dict(params), trial) if self._final_with_trial else self.final(dict(params))
 
 
-def load_function(spec: str, folder: str | None = None, final: str | None = None) -> FunctionObjective:
+def as_objective(given: Callable[..., object] | Objective, final: Callable[..., object] | None = None) -> Objective:
+    """Make an objective of a function; give what is one already, by `torch_batch` say, as it is.
+
+    Raises `ConfigError` for what is neither, and for a `final` beside what has a holdout of its own.
+    """
+    return _made_of(given, final)
+
+
+def load_function(spec: str, folder: str | None = None, final: str | None = None) -> Objective:
     """Load `train.py:train` (a path, from `folder`) or `package.module:function`, and `final` alike.
 
-    The file's folder goes on `sys.path`, so that it can import what lies beside it. What the import prints goes to
-    standard error. Raises `ConfigError` that says which part of the name is wrong.
+    The name may also be an objective's that is made there, by `torch_batch` say. The file's folder goes on `sys.path`,
+    so that it can import what lies beside it. What the import prints goes to standard error. Raises `ConfigError` that
+    says which part of the name is wrong.
     """
     base = str(Path(folder or ".").resolve())
-    objective = FunctionObjective(_resolve(spec, base), _resolve(final, base) if final is not None else None)
-    objective._source = (spec, base, final)
+    objective = _made_of(_resolve(spec, base), _resolve(final, base) if final is not None else None)
+    objective.source = (spec, base, final)
     return objective
 
 
-def _resolve(spec: str, base: str) -> Callable[..., object]:
+def _is_objective(given: object) -> TypeGuard[_Nameable]:
+    return hasattr(given, "has_holdout") and callable(getattr(given, "run", None)) and not isinstance(given, type)
+
+
+def _made_of(given: object, final: object) -> _Nameable:
+    if not _is_objective(given):
+        return FunctionObjective(given, final)  # type: ignore[arg-type]  # what is no function, it refuses
+    if final is not None:
+        raise ConfigError(f"{given!r} takes no final function", "give its holdout where it is made")
+    return given
+
+
+def _resolve(spec: str, base: str) -> object:
     where, _, name = spec.rpartition(":")
     if not where or not name:
         raise ConfigError(f"{spec!r} does not name a function", "write train.py:train or package.module:function")
     module = _import_file(Path(base, where), spec) if where.endswith(".py") else _import_module(where, base, spec)
     try:
-        function = reduce(getattr, name.split("."), module)
+        function: object = reduce(getattr, name.split("."), module)
     except AttributeError:
         own = [n for n, v in vars(module).items() if isinstance(v, FunctionType) and v.__module__ == module.__name__]
         hint = f"it defines {', '.join(own)}" if own else "it defines no function"
         raise ConfigError(f"{spec!r}: {where} has no {name!r}", hint) from None
-    if not callable(function):
+    if not callable(function) and not _is_objective(function):
         raise ConfigError(f"{spec!r} is a {type(function).__name__}, not a function", "name a function")
     return function
 

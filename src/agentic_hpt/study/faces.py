@@ -18,6 +18,8 @@ from agentic_hpt.study.result import Result
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
+    from agentic_hpt.protocols import Objective
+
 
 def run_study(
     config: StudyConfig,
@@ -78,7 +80,7 @@ def replay_study(
     study: str | None = None,
     home: str | Path | None = None,
     fresh: bool = False,
-    objective: Callable[..., object] | None = None,
+    objective: Callable[..., object] | Objective | None = None,
     listener: Listener | None = None,
 ) -> tuple[Result, Likeness]:
     """Run a study again, as `study`, on the decisions that its ledger holds: no model and no person is asked.
@@ -87,7 +89,7 @@ def replay_study(
     is that of the study with `-replay` behind it, and a number where that is taken. Raises `StudyNotFound`.
     """
     from agentic_hpt import wiring
-    from agentic_hpt.objectives.function import FunctionObjective
+    from agentic_hpt.objectives.function import as_objective
 
     source = Study.open(name, home)
     if study is None:
@@ -97,7 +99,7 @@ def replay_study(
             number += 1
             study = f"{name[:80]}-replay-{number}"
     config = StudyConfig.from_mapping({**source.config.to_json(), "study": study}, where=f"replay of {name!r}")
-    wrapped = FunctionObjective(objective) if objective is not None else wiring.make_objective(config)
+    wrapped = as_objective(objective) if objective is not None else wiring.make_objective(config)
     made = Study.create(config, home=home, fresh=fresh, replays=source)
     result = made.run(objective=wrapped, listener=listener)
     return result, compared(source.trials(), source.decisions(), result.trials)
@@ -140,7 +142,7 @@ def _figure(goal: Goal, best: Trial | None) -> object:
 
 
 def tune(
-    objective: Callable[..., object],
+    objective: Callable[..., object] | Objective,
     space: SearchSpace | Mapping[str, Parameter],
     *,
     metric: str | Sequence[str],
@@ -159,16 +161,16 @@ def tune(
     """Tune a Python function and give the result.
 
     `objective` is called as `objective(params)` or `objective(params, trial)` and returns the metric, or a mapping that
-    holds it. With two to four metrics, each with its direction, `result.pareto` is the front and the best trial its
-    knee. `final`, called likewise with the winner once, gives the score on data that no trial saw. The study is
-    named `study`, by default like the function. `options` are further keys of the study file: `parallel`, `strategy`,
-    `executor`, `seed`, `pruner`, ...
+    holds it; or it is made by `torch_batch`. With two to four metrics, each with its direction, `result.pareto` is the
+    front and the best trial its knee. `final`, called likewise with the winner once, gives the score on data that no
+    trial saw. The study is named `study`, by default like the function. `options` are further keys of the study file:
+    `parallel`, `strategy`, `executor`, `seed`, `pruner`, ...
     With `approver` each decision waits for its answer. Raises `ConfigError` for bad input and `StudyExists` when the
     name is taken.
     """
-    from agentic_hpt.objectives.function import FunctionObjective
+    from agentic_hpt.objectives.function import as_objective
 
-    wrapped = FunctionObjective(objective, final)
+    wrapped = as_objective(objective, final)
     name = study or getattr(objective, "__name__", "study").strip("<>_") or "study"
     described: dict[str, object] = {
         "study": name,

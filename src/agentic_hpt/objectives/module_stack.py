@@ -1,0 +1,283 @@
+"""Many modules of one shape trained together by torch.func: stacked weights, one vectorised pass for all of them.
+
+Each keeps its own learning rate, weight decay, momentum, optimizer, schedule, dropout rates, seed and data order. On
+the CPU each also draws its own random numbers, in the order in which it would alone, so that it comes out as it does
+alone; on a GPU those for data order and dropout are drawn for all at once: other numbers, the same distribution.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from agentic_hpt.objectives.module_masks import Masks, fed
+from agentic_hpt.objectives.module_memory import lacks_memory
+from agentic_hpt.objectives.module_training import Member, Task, seeded
+from agentic_hpt.objectives.stacked_descent import Descent
+
+if TYPE_CHECKING:
+    import torch
+
+    from agentic_hpt.objectives.module_training import Score
+
+__all__ = ["ModuleStack", "NotStackable"]
+
+_ROWS_AT_ONCE = 4096
+"""Of the validation part, times the models."""
+_CLOSE = 1e-3
+
+
+class NotStackable(Exception):
+    """Says why these modules can't be trained together; each alone they can."""
+
+
+class ModuleStack:
+    """K members whose modules have one shape, and one batch size, in training.
+
+    `verify` comes first; `epoch` trains all by one epoch, `keep` drops members.
+    """
+
+    def __init__(self, members: Sequence[Member], task: Task) -> None:
+        import torch
+
+        # Those with one optimizer lie together, so that a step updates slices.
+        self.members = sorted(members, key=lambda m: m.recipe.optimizer)
+        self._task = task
+        self._size = self.members[0].recipe.batch_size
+        self._batches = task.batches(self.members[0].recipe)
+        self._random = []
+        for member in self.members:
+            self._random.append(torch.Generator())
+            self._random[-1].set_state(member.random)
+        model = self.members[0].model
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if len({p.dtype for p in named.values()}) != 1 or not all(p.is_floating_point() for p in named.values()):
+            raise NotStackable("its weights have several types of number, or none")
+        self._names, self._shapes = list(named), [p.shape for p in named.values()]
+        self._weights = torch.stack([_flat(_trained(m.model)) for m in self.members]).to(task.device).requires_grad_()
+        others = [_others(m.model) for m in self.members]
+        self._buffers = {name: torch.stack([o[name] for o in others]).to(task.device) for name in others[0]}
+        self._descent = Descent([m.recipe for m in self.members], [m.optimizer for m in self.members], self._weights)
+        self._template = copy.deepcopy(model).to(task.device)
+        self._masks = Masks(self._template, [m.model for m in self.members], self._random)
+        self._loops: set[str] = set()
+        """The metrics that can't be vectorised."""
+
+    def epoch(self) -> list[dict[str, float]]:
+        """Train every member by one epoch, and give its figures on the validation part, in order of `members`."""
+        orders = self._orders()
+        self._descent.begin_epoch([len(m.behind) for m in self.members], self._batches)
+        self._template.train()
+        with _quiet():
+            for step in range(self._batches):
+                self._step(orders[:, step * self._size : (step + 1) * self._size], step)
+            figures = self._figures()
+        for member, own in zip(self.members, figures, strict=True):
+            member.behind.append(own)
+        return figures
+
+    def _orders(self) -> torch.Tensor:
+        """Draw each member's order of the rows, (K, rows)."""
+        import torch
+
+        rows = len(self._task.train.x)
+        if self._task.device.type == "cpu":
+            return torch.stack([torch.randperm(rows, generator=own) for own in self._random])
+        return torch.rand(len(self.members), rows, device=self._task.device).argsort(1)
+
+    def _step(self, index: torch.Tensor, step: int) -> None:
+        import torch
+
+        x, y = self._task.train.x[index], self._task.train.y[index]
+        masks = self._masks.draw(x)
+        losses, buffers = self._losses(self._views(), self._buffers, masks, x, y)
+        (gradient,) = torch.autograd.grad(losses.sum(), self._weights)
+        with torch.no_grad():
+            for name, held in self._buffers.items():
+                if held.data_ptr() != buffers[name].data_ptr():
+                    held.copy_(buffers[name])
+            self._descent.step(gradient, step)
+
+    def _views(self) -> dict[str, torch.Tensor]:
+        """Give the weights by name, (K, *shape)."""
+        parts = self._weights.split([shape.numel() for shape in self._shapes], dim=1)  # type: ignore[no-untyped-call]
+        return {
+            name: part.unflatten(1, shape) if shape else part.squeeze(1)
+            for name, shape, part in zip(self._names, self._shapes, parts, strict=True)
+        }
+
+    def _losses(
+        self,
+        weights: dict[str, torch.Tensor],
+        buffers: dict[str, torch.Tensor],
+        masks: tuple[torch.Tensor, ...],
+        x: torch.Tensor,
+        y: torch.Tensor,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Give each member's loss on its batch, (K,), and its buffers behind it."""
+        from torch.func import functional_call, vmap
+
+        def of_one(
+            weights: dict[str, torch.Tensor],
+            buffers: dict[str, torch.Tensor],
+            masks: tuple[torch.Tensor, ...],
+            x: torch.Tensor,
+            y: torch.Tensor,
+        ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            state = {**weights, **buffers}
+            with fed(self._template, masks):
+                loss = self._task.loss(functional_call(self._template, state, (x,)), y)
+            return loss, {name: state[name] for name in buffers}
+
+        found: tuple[torch.Tensor, dict[str, torch.Tensor]] = vmap(of_one, randomness="different")(
+            weights, buffers, masks, x, y
+        )
+        return found
+
+    def _figures(self) -> list[dict[str, float]]:
+        """Give each member's figures on the validation part."""
+        import torch
+
+        self._template.eval()
+        y = self._task.validation.y
+        rows = max(self._size, _ROWS_AT_ONCE // len(self.members))
+        with torch.no_grad():
+            given = torch.cat([self._outputs(part) for part in self._task.validation.x.split(rows)], dim=1)  # type: ignore[no-untyped-call]
+            told = [self._scores(name, score, given, y) for name, score in self._task.metrics.items()]
+            columns = torch.stack(told).tolist()
+        return [dict(zip(self._task.metrics, row, strict=True)) for row in zip(*columns, strict=True)]
+
+    def _outputs(self, x: torch.Tensor) -> torch.Tensor:
+        """Give each member's outputs, (K, rows, ...), for rows that all see."""
+        from torch.func import functional_call, vmap
+
+        def of_one(weights: dict[str, torch.Tensor], buffers: dict[str, torch.Tensor]) -> torch.Tensor:
+            return functional_call(self._template, {**weights, **buffers}, (x,))  # type: ignore[no-any-return]
+
+        found: torch.Tensor = vmap(of_one, randomness="different")(self._views(), self._buffers)
+        return found
+
+    def _scores(self, name: str, score: Score, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        import torch
+        from torch.func import vmap
+
+        if name not in self._loops:
+            try:
+                return torch.as_tensor(vmap(score, in_dims=(0, None))(outputs, y)).double()
+            except (RuntimeError, TypeError, ValueError) as error:  # it reads a number, say
+                if lacks_memory(error):
+                    raise
+                self._loops.add(name)
+        return torch.tensor([float(score(own, y)) for own in outputs], dtype=torch.float64, device=y.device)
+
+    def verify(self) -> None:
+        """See that a step comes out as in the plain loop: the first member's and the last one's, unless by chance.
+
+        Raises `NotStackable` when it does not, and for what can't be vectorised. Nothing is changed by it.
+        """
+        import torch
+
+        first = self._task.train.first(self._size)
+        x, y = (part.expand(len(self.members), *part.shape) for part in (first.x, first.y))
+        rows = self._task.validation.x[: self._size]
+        try:
+            with _quiet():
+                self._template.train()
+                masks = self._masks.draw(x, apart=True)
+                buffers = {name: held.clone() for name, held in self._buffers.items()}
+                losses, after = self._losses(self._views(), buffers, masks, x, y)
+                (gradient,) = torch.autograd.grad(losses.sum(), self._weights)
+                self._template.eval()
+                with torch.no_grad():
+                    outputs = self._outputs(rows)
+        except Exception as error:  # whatever a module does that can't be vectorised
+            if lacks_memory(error):
+                raise
+            raise NotStackable(str(error).strip().split("\n")[0]) from error
+        for k in {0, len(self.members) - 1}:
+            own = tuple(mask[k] for mask in masks)
+            alone = [self._plain(k, own, x[k], y[k], rows, seed) for seed in (0, 1)]
+            if not torch.equal(alone[0][0], alone[1][0]) or not alone[0][0].isfinite():
+                break  # other random numbers than those of dropout: one is a draw as good as the other
+            together = losses[k], gradient[k], outputs[k], *(held[k] for held in after.values())
+            if not all(_alike(a, b) for a, b in zip(together, alone[0], strict=True)):
+                raise NotStackable("a step does not come out as in a plain loop: a state outside its buffers, perhaps")
+
+    def _plain(
+        self, k: int, masks: Sequence[torch.Tensor], x: torch.Tensor, y: torch.Tensor, rows: torch.Tensor, seed: int
+    ) -> tuple[torch.Tensor, ...]:
+        """Give a member's loss, gradient, outputs and buffers without vectorising."""
+        import torch
+
+        model = copy.deepcopy(self.members[k].model).to(self._task.device)
+        weights = _trained(model)
+        with seeded(seed):
+            with torch.no_grad():
+                outputs = model.eval()(rows)
+            model.train()
+            with fed(model, masks):
+                loss = self._task.loss(model(x), y)
+            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        known = [torch.zeros_like(p) if g is None else g for p, g in zip(weights, gradients, strict=True)]
+        return loss.detach(), _flat(known), outputs, *_others(model).values()
+
+    def keep(self, stay: Sequence[bool]) -> None:
+        """Drop the members that don't stay; the stack becomes smaller."""
+        left = [k for k, keeps in enumerate(stay) if keeps]
+        self.members = [self.members[k] for k in left]
+        self._random = [self._random[k] for k in left]
+        if not left:
+            return
+        self._weights = self._weights.detach()[left].requires_grad_()
+        self._buffers = {name: held[left] for name, held in self._buffers.items()}
+        self._descent.keep(left, self._weights)
+        self._masks.keep(left, self._random)
+
+    def give_back(self, position: int) -> Member:
+        """Give a member with its model, optimizer and random numbers as they stand."""
+        import torch
+
+        member = self.members[position]
+        with torch.no_grad():
+            held = {name: part[position] for name, part in {**self._views(), **self._buffers}.items()}
+            for name, tensor in (*member.model.named_parameters(), *member.model.named_buffers()):
+                tensor.copy_(held[name])
+        self._descent.give_back(position, _trained(member.model), member.optimizer, len(member.behind) * self._batches)
+        member.random = self._random[position].get_state()
+        return member
+
+
+def _trained(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def _others(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Give what is no trained weight: weights that are held, and buffers."""
+    held = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
+    return {**held, **dict(model.named_buffers())}
+
+
+def _flat(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    import torch
+
+    return torch.cat([t.detach().reshape(-1) for t in tensors])
+
+
+def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Say whether two tensors are the same but for rounding."""
+    import torch
+
+    one, other = one.detach().double(), other.detach().double()
+    size = float(torch.linalg.vector_norm(other))
+    return one.shape == other.shape and float(torch.linalg.vector_norm(one - other)) <= _CLOSE * size + _CLOSE**2
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back PyTorch's warnings of operations that it vectorises by a loop."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*performance drop.*")
+        yield
