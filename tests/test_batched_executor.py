@@ -289,6 +289,15 @@ def test_beyond_the_time_limit_a_process_without_reports_is_killed(tmp_path, mon
     assert [o.failure for o in outcomes] == [FailureKind.TIMEOUT, FailureKind.TIMEOUT, None]
 
 
+def test_the_process_outlives_the_time_limit_of_a_trial(tmp_path):
+    todo = jobs(
+        tmp_path, {"group": 1, "does": "take a while", "seconds": 0.6}, {"group": 2}, limits=Limits(seconds=0.5)
+    )
+    late, other = together(executor(2), todo)
+    assert late.failure is FailureKind.TIMEOUT
+    assert [r.metrics["pid"] for r in late.reports] == [other.values["pid"]] * 2
+
+
 def test_a_process_that_uses_too_much_memory_is_ended_and_its_list_tried_in_halves(tmp_path):
     todo = jobs(tmp_path, {}, {"does": "fill memory", "mb": 400}, {}, limits=Limits(memory_mb=300))
     outcomes = together(executor(3), todo)

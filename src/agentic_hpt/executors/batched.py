@@ -169,7 +169,8 @@ class BatchedExecutor:
         """Give the process, started anew if there is none; what earlier attempts' processes started ends then."""
         if self._host is None or not self._host.runs:
             first = members[0].job
-            limits = first.limits if first.limits.threads > 1 else replace(first.limits, threads=_cores())
+            threads = first.limits.threads if first.limits.threads > 1 else _cores()
+            limits = replace(first.limits, seconds=None, threads=threads)  # the process outlives its lists
             folder = str(Path(first.artifact_dir).parent / _HOST)
             attempt = max(member.job.attempt for member in members)
             job = replace(first, trial=-1, attempt=attempt, params={}, artifact_dir=folder, limits=limits)
