@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 from agentic_hpt.objectives import torch_trainer
-from agentic_hpt.objectives.buckets import buckets, padded_share
-from agentic_hpt.objectives.datasets import load
+from agentic_hpt.objectives.buckets import buckets, bytes_of_network, padded_share
+from agentic_hpt.objectives.datasets import load, sizes
 from agentic_hpt.objectives.mlp import Hyperparameters
 from agentic_hpt.objectives.torch_stack import Data, Stack
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def data_of(task: str, dtype: torch.dtype = torch.float32) -> Data:
@@ -116,20 +125,54 @@ def test_what_leaves_a_stack_changes_nothing_for_what_stays() -> None:
 
 def test_buckets_hold_each_network_once_and_never_mix_shapes() -> None:
     of = [*drawn(40), *drawn(20, seed=1, num_layers=4), *drawn(20, seed=2, activation="tanh")]
-    made = buckets(of, 13, 3, launch=10_000.0, most=lambda hp: 12)
+    made = buckets(of, sizes("wine"), launch=1e6, room=1e9, most=12)
     assert sorted(k for bucket in made for k in bucket.members) == list(range(80))
     for bucket in made:
-        shapes = {(of[k].num_layers, of[k].activation, of[k].batch_size) for k in bucket.members}
-        assert len(shapes) == 1
+        assert len({(of[k].num_layers, of[k].activation) for k in bucket.members}) == 1
         assert len(bucket.members) <= 12
         assert bucket.width == max(of[k].hidden_dim for k in bucket.members)
+        assert bucket.batch_size == max(of[k].batch_size for k in bucket.members)
 
 
-def test_dear_launches_make_few_buckets_and_cheap_ones_no_padding() -> None:
-    of = drawn(60, batch_size=32)
-    few = buckets(of, 64, 10, launch=1e9, most=lambda hp: 10_000)
-    many = buckets(of, 64, 10, launch=0.0, most=lambda hp: 10_000)
+def test_dear_launches_make_few_buckets_and_cheap_ones_little_padding() -> None:
+    of, data = drawn(60), sizes("digits")
+    few = buckets(of, data, launch=1e12, room=1e12, most=10_000)
+    many = buckets(of, data, launch=0.0, room=1e12, most=10_000)
     assert len(few) == 1
-    assert len(many) == 3
-    assert padded_share(of, many, 64, 10) == 0.0
-    assert 0.0 < padded_share(of, few, 64, 10) < 1.0
+    assert len(many) == 9, "each width with each batch size"
+    last_steps = 1 - 1078 / (math.ceil(1078 / 64) * 64)
+    assert padded_share(of, many, data) < last_steps < 0.5 < padded_share(of, few, data)
+
+
+def test_many_widths_and_batch_sizes_are_divided_at_once() -> None:
+    draw = random.Random(0)
+    of = [Hyperparameters(hidden_dim=draw.randint(8, 256), batch_size=draw.randint(16, 256)) for _ in range(400)]
+    made = buckets(of, sizes("digits"), launch=3e6, room=1e12, most=10_000)
+    assert sorted(k for bucket in made for k in bucket.members) == list(range(400))
+    assert 2 <= len(made) <= 100
+    assert padded_share(of, made, sizes("digits")) < 0.4
+
+
+def test_a_bucket_takes_what_the_model_of_memory_says() -> None:
+    of, data = drawn(24, dropout=0.2, hidden_dim=48, batch_size=40), data_of("digits")
+    stack = Stack([(hp, k) for k, hp in enumerate(of)], data, as_alone=False)
+    stack.epoch()
+    shared = {t.data_ptr() for t in (data.x, data.y, data.x_val, data.y_val)}
+    held = {t.data_ptr(): t.untyped_storage().nbytes() for t in tensors_in(stack) if t.data_ptr() not in shared}
+    own = bytes_of_network(sizes("digits"), 2, 48, 40)
+    judged = 2 * 4 * 48 * len(data.x_val)  # comes and goes
+    sorting = 8 * 5 * len(data.x)
+    assert 0.75 * (own - judged - sorting) < sum(held.values()) / 24 < own
+    made = buckets(of, sizes("digits"), launch=1e6, room=5.5 * own, most=1000)
+    assert [len(bucket.members) for bucket in made] == [5, 5, 5, 5, 4]
+
+
+def tensors_in(thing: object) -> list[torch.Tensor]:
+    """All tensors that an object of the package's holds."""
+    if isinstance(thing, torch.Tensor):
+        return [thing]
+    if isinstance(thing, list | tuple):
+        return [t for part in thing for t in tensors_in(part)]
+    if type(thing).__module__.startswith("agentic_hpt") and hasattr(thing, "__dict__"):
+        return [t for part in vars(thing).values() for t in tensors_in(part)]
+    return []

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, Self
 
 from agentic_hpt.errors import ConfigError
 from agentic_hpt.records import Params
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 __all__ = [
     "BETAS",
     "EPSILON",
+    "OPTIMIZERS",
+    "SCHEDULES",
     "SMOOTHING",
+    "HowToTrain",
     "Hyperparameters",
     "build",
     "draw",
@@ -31,9 +34,44 @@ SMOOTHING = 0.1
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 _ACTIVATIONS = {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU", "tanh": "Tanh"}
-_OPTIMIZERS = ("adam", "adamw", "sgd")
-_SCHEDULES = ("cosine", "linear", "constant")
-_CHOICES = {"activation": tuple(_ACTIVATIONS), "optimizer": _OPTIMIZERS, "schedule": _SCHEDULES}
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("cosine", "linear", "constant")
+_SIZES = {"num_layers": 0, "hidden_dim": 1, "batch_size": 1, "epochs": 0}
+_RATES = {
+    "learning_rate": (math.inf, "a number from 0 on"),
+    "weight_decay": (math.inf, "a number from 0 on"),
+    "momentum": (math.inf, "a number from 0 on"),
+    "dropout": (1.0, "a number from 0 to 1"),
+}
+_CHOICES = {"activation": tuple(_ACTIVATIONS), "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+
+
+class HowToTrain(Protocol):
+    """What the training of any network needs to know."""
+
+    @property
+    def learning_rate(self) -> float:
+        """As the training begins."""
+
+    @property
+    def weight_decay(self) -> float:
+        """A part of the gradient; with `adamw` of the step."""
+
+    @property
+    def momentum(self) -> float:
+        """Of `sgd` alone."""
+
+    @property
+    def epochs(self) -> int:
+        """How long it is."""
+
+    @property
+    def optimizer(self) -> str:
+        """One of `OPTIMIZERS`."""
+
+    @property
+    def schedule(self) -> str:
+        """One of `SCHEDULES`: how the learning rate goes to 0, or stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +106,18 @@ class Hyperparameters:
                 raise ConfigError(f"unknown {name} {getattr(read, name)!r}", f"choose from {', '.join(known)}")
         return read
 
+    def checked(self) -> Self:
+        """Give itself. Raises `ConfigError` for a size, a rate or a share that no training can have."""
+        for name, least in _SIZES.items():
+            size = getattr(self, name)
+            if isinstance(size, bool) or not isinstance(size, int) or size < least:
+                raise ConfigError(f"{name} is {size!r}", f"give a whole number from {least} on")
+        for name, (most, words) in _RATES.items():
+            rate = getattr(self, name)
+            if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= most:
+                raise ConfigError(f"{name} is {rate!r}", f"give {words}")
+        return self
+
 
 def build(hp: Hyperparameters, inputs: int, classes: int) -> torch.nn.Sequential:
     """Build the network: a standardisation, then `num_layers` hidden layers, then one output a class."""
@@ -98,7 +148,7 @@ def draw(
         begin += (a + 1) * b
 
 
-def make_optimizer(hp: Hyperparameters, body: torch.nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(hp: HowToTrain, body: torch.nn.Module) -> torch.optim.Optimizer:
     """Make the optimizer of one network."""
     import torch
 
@@ -126,7 +176,7 @@ def make_schedule(
     return lr_scheduler.ConstantLR(optimizer, 1.0)
 
 
-def rate(hp: Hyperparameters, taken: int, steps: int) -> float:
+def rate(hp: HowToTrain, taken: int, steps: int) -> float:
     """Give the learning rate behind `taken` of all `steps`."""
     gone = min(1.0, taken / max(1, steps))
     shares = {"cosine": (1 + math.cos(math.pi * gone)) / 2, "linear": 1 - gone, "constant": 1.0}

@@ -11,10 +11,10 @@ from typing import Protocol
 
 from agentic_hpt.records import ParamValue
 
-__all__ = ["Checkpoint"]
+__all__ = ["SECONDS", "Checkpoint", "Stateful"]
 
 _FILE = "training.pt"
-_SECONDS = 1.0
+SECONDS = 1.0
 """A training that is killed loses at most about so much; it saves at once when it is stopped."""
 
 
@@ -40,6 +40,11 @@ class Checkpoint:
         self._parts = parts
         self._saved = time.monotonic()
 
+    @staticmethod
+    def lies_in(folder: Path) -> bool:
+        """Say whether a training left its state there."""
+        return (folder / _FILE).exists()
+
     def load(self) -> list[dict[str, float]]:
         """Take the saved state over and give the figures of the epochs behind it; none where nothing was saved.
 
@@ -61,7 +66,7 @@ class Checkpoint:
 
     def save_now_and_then(self, figures: Sequence[Mapping[str, float]]) -> None:
         """Save when that was last done a while ago."""
-        if time.monotonic() - self._saved >= _SECONDS:
+        if time.monotonic() - self._saved >= SECONDS:
             self.save(figures)
 
     def save(self, figures: Sequence[Mapping[str, float]]) -> None:

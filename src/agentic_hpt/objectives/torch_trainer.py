@@ -9,16 +9,21 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from agentic_hpt.errors import ConfigError, FailureKind, Pruned, TrialFailure
+from agentic_hpt.objectives.buckets import Bucket, buckets
 from agentic_hpt.objectives.datasets import Split, load, sizes
 from agentic_hpt.objectives.mlp import SMOOTHING, Hyperparameters, build, make_optimizer, make_schedule
+from agentic_hpt.objectives.mlp_batch import train_together
+from agentic_hpt.objectives.module_memory import bytes_free
 from agentic_hpt.objectives.torch_checkpoint import Checkpoint, Stateful
+from agentic_hpt.objectives.torch_stack import Data
 from agentic_hpt.presets import TASKS
-from agentic_hpt.protocols import TrialHandle
+from agentic_hpt.protocols import Batch, TrialHandle
 from agentic_hpt.records import JsonObject, Params
 
 if TYPE_CHECKING:
@@ -32,6 +37,10 @@ METRICS = ("accuracy", "loss", "parameters", "latency_ms", "seconds", "memory_mb
 """What a study may look at; the last two are the executor's to measure."""
 _EXAMPLE_ROWS = 3
 _PASSES = 50
+_LAUNCH = {"cpu": 3e6, "cuda": 5e8}
+"""What a step of a stack costs however little is in it, in multiplications: 0.4 ms on one core; estimated for a GPU."""
+_MOST = {"cpu": 32, "cuda": 4096}
+"""Networks in a stack: on a CPU more gain nothing (`bench/batched.py`), and their answers come later."""
 
 
 class TorchTrainer:
@@ -91,8 +100,52 @@ class TorchTrainer:
     def run(self, params: Params, trial: TrialHandle) -> object:
         """Train; give validation accuracy and loss (cross-entropy, nats), and the number of weights."""
         split = load(self.task)
-        model, figures = _train(Hyperparameters.read(params), trial.seed, split, trial)
+        model, figures = _train(Hyperparameters.read(params).checked(), trial.seed, split, trial)
         return {**figures, **self._of_model(model, split)}
+
+    def groups(self, params: Sequence[Params]) -> list[list[int]]:
+        """Divide configurations into those whose networks are stacked; one that can't be trained is alone."""
+        known = {}
+        for position, given in enumerate(params):
+            with contextlib.suppress(ConfigError):
+                known[position] = Hyperparameters.read(given).checked()
+        positions = list(known)
+        together = [[positions[m] for m in bucket.members] for bucket in self._buckets(list(known.values()))]
+        return together + [[position] for position in range(len(params)) if position not in known]
+
+    def run_batch(self, batch: Batch) -> None:
+        """Train many networks together, on a GPU if there is one; the figures are those of `run`.
+
+        On a GPU data order and dropout are drawn there: another sample from the same distributions.
+        """
+        import torch
+
+        device = _device()
+        split, data = _resident(self.task, device)
+        known: list[tuple[TrialHandle, Hyperparameters]] = []
+        for trial in batch.trials:
+            try:
+                known.append((trial, Hyperparameters.read(trial.params).checked()))
+            except ConfigError as error:
+                batch.fail(trial.id, FailureKind.CRASH, str(error))
+
+        def measure(network: torch.nn.Sequential) -> dict[str, float]:
+            return self._of_model(_standardised(network, split).eval(), split)
+
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            for bucket in self._buckets([hp for _, hp in known]):
+                trials, hp = zip(*(known[member] for member in bucket.members), strict=True)
+                train_together(batch, trials, hp, data, measure=measure, as_alone=device.type == "cpu")
+
+    def _buckets(self, known: Sequence[Hyperparameters]) -> list[Bucket]:
+        device = _device()
+        return buckets(
+            known,
+            sizes(self.task),
+            launch=_LAUNCH[device.type],
+            room=bytes_free(device),
+            most=_MOST[device.type],
+        )
 
     def holdout(self, params: Params, trial: TrialHandle) -> object:
         """Train with the trial's seed, leave the model and its predictions in the artifact folder, score the holdout.
@@ -103,7 +156,7 @@ class TorchTrainer:
         import torch
 
         split = load(self.task)
-        model, _ = _train(Hyperparameters.read(params), trial.seed, split, None)
+        model, _ = _train(Hyperparameters.read(params).checked(), trial.seed, split, None)
         with torch.no_grad():
             logits = model(torch.from_numpy(split.holdout.features))
             labels = torch.from_numpy(split.holdout.labels)
@@ -156,10 +209,7 @@ def _train(
     x, y = torch.from_numpy(split.standardised("train")), torch.from_numpy(split.train.labels)
     x_val, y_val = torch.from_numpy(split.standardised("validation")), torch.from_numpy(split.validation.labels)
     with _seeded(seed):
-        model = build(hp, x.shape[1], len(split.labels))
-        norm = cast(torch.nn.BatchNorm1d, model[0])
-        norm.running_mean = torch.from_numpy(split.mean)
-        norm.running_var = torch.from_numpy(split.scale**2)
+        model = _standardised(build(hp, x.shape[1], len(split.labels)), split)
         body = model[1:]
         optimizer = make_optimizer(hp, body)
         schedule = make_schedule(hp, optimizer, math.ceil(len(x) / hp.batch_size))
@@ -190,6 +240,34 @@ def _train(
         if held is not None:
             held.remove()
     return model.eval(), behind[-1] if behind else {}
+
+
+def _standardised(model: torch.nn.Sequential, split: Split) -> torch.nn.Sequential:
+    """Let a network standardise its features as the split does."""
+    import torch
+
+    norm = cast(torch.nn.BatchNorm1d, model[0])
+    norm.running_mean = torch.from_numpy(split.mean)
+    norm.running_var = torch.from_numpy(split.scale**2)
+    return model
+
+
+def _device() -> torch.device:
+    """Give where batches are trained."""
+    import torch
+
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+@lru_cache(maxsize=2)
+def _resident(task: str, device: torch.device) -> tuple[Split, Data]:
+    """Load a task's data and put it on a device; it stays there for the batches to come."""
+    import torch
+
+    split = load(task)
+    x, y = torch.from_numpy(split.standardised("train")), torch.from_numpy(split.train.labels)
+    x_val, y_val = torch.from_numpy(split.standardised("validation")), torch.from_numpy(split.validation.labels)
+    return split, Data(x.to(device), y.to(device), x_val.to(device), y_val.to(device), len(split.labels))
 
 
 def _checkpoint(trial: TrialHandle, hp: Hyperparameters, parts: Sequence[Stateful]) -> Checkpoint:

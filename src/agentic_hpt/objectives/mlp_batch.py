@@ -1,0 +1,191 @@
+"""Trials of the built-in job trained together: their reports, who leaves, and their checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from agentic_hpt.errors import FailureKind
+from agentic_hpt.objectives import torch_checkpoint
+from agentic_hpt.objectives.mlp import Hyperparameters, build, make_optimizer, make_schedule, rate
+from agentic_hpt.objectives.torch_checkpoint import Checkpoint
+from agentic_hpt.objectives.torch_stack import Data, Stack
+from agentic_hpt.protocols import Batch, TrialHandle
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["train_together"]
+
+_SAVING = 0.05
+"""The share of the time that is spent on checkpoints against a kill."""
+_WORTH_SHRINKING = 0.75
+"""A stack that a graph replays is made smaller when this share of it is left: recording again takes its time."""
+
+
+def train_together(
+    batch: Batch,
+    trials: Sequence[TrialHandle],
+    hp: Sequence[Hyperparameters],
+    data: Data,
+    *,
+    measure: Callable[[torch.nn.Sequential], Mapping[str, float]],
+    as_alone: bool,
+) -> None:
+    """Train networks of one depth and activation to their ends, and tell the batch of each.
+
+    `measure` gives what else belongs to a trial's answer, of its network without the standardisation.
+    """
+    stack = Stack([(own, trial.seed) for own, trial in zip(hp, trials, strict=True)], data, as_alone=as_alone)
+    together = _Together(batch, trials, stack, data, as_alone)
+    together.resume()
+    while together.running:
+        together.finish(measure)
+        if together.running:
+            together.shrink()
+            together.epoch()
+
+
+class _Together:
+    """A stack whose networks are trials."""
+
+    def __init__(self, batch: Batch, trials: Sequence[TrialHandle], stack: Stack, data: Data, as_alone: bool) -> None:
+        self._batch, self._trials, self._stack = batch, trials, stack
+        self._rows, self._sizes = len(data.x), (data.x.shape[1], data.classes)
+        self._shrinks_at = 1.0 if as_alone else _WORTH_SHRINKING
+        self.running = set(range(len(trials)))
+        """Numbers of the networks whose trials have not ended."""
+        self._behind: list[list[dict[str, float]]] = [[] for _ in trials]
+        self._saved, self._cost = time.monotonic(), 0.0
+
+    def _places(self) -> dict[int, int]:
+        """Give where in the stack the running networks are, by number."""
+        return {number: place for place, number in enumerate(self._stack.numbers) if number in self.running}
+
+    def resume(self) -> None:
+        """Take over what trials have left that were stopped or killed before, and report their curves again."""
+        for number, place in self._places().items():
+            folder = self._trials[number].checkpoint_dir
+            if Checkpoint.lies_in(folder):
+                self._behind[number] = self._load(number, place)
+                self._stack.epochs_done[place] = len(self._behind[number])
+        for epoch in range(max(map(len, self._behind))):
+            self._report({n: self._behind[n][epoch] for n in self.running if epoch < len(self._behind[n])}, epoch)
+
+    def epoch(self) -> None:
+        """Train by one epoch and report it; those that stop leave a checkpoint, those that diverge have failed."""
+        figures = self._stack.epoch()
+        places = self._places()
+        by_epoch: dict[int, dict[int, dict[str, float]]] = {}
+        for number, place in places.items():
+            found = figures[place]
+            if math.isfinite(found["loss"]):
+                by_epoch.setdefault(len(self._behind[number]), {})[number] = found
+                self._behind[number].append(found)
+            else:
+                text = f"the training diverged: the loss is {found['loss']}"
+                self._batch.fail(self._trials[number].id, FailureKind.NAN, text)
+                self.running.discard(number)
+        self._save_now_and_then()
+        for epoch, told in sorted(by_epoch.items()):
+            for number in self._report(told, epoch):  # it may go on later
+                self._save(number, places[number])
+
+    def _report(self, figures: Mapping[int, Mapping[str, float]], epoch: int) -> list[int]:
+        """Report by number; give who was stopped."""
+        if not figures:
+            return []
+        ended = self._batch.report({self._trials[n].id: known for n, known in sorted(figures.items())}, epoch)
+        stopped = [number for number in figures if self._trials[number].id in ended]
+        self.running.difference_update(stopped)
+        return stopped
+
+    def finish(self, measure: Callable[[torch.nn.Sequential], Mapping[str, float]]) -> None:
+        """Complete the trials that have all their epochs."""
+        for number, place in self._places().items():
+            if self._stack.epochs_done[place] >= self._stack.hp[place].epochs:
+                trial, figures = self._trials[number], self._behind[number][-1] if self._behind[number] else {}
+                self._batch.complete(trial.id, {**figures, **measure(self._stack.network(place))})
+                self.running.discard(number)
+                Checkpoint(trial.checkpoint_dir, {}, ()).remove()
+
+    def shrink(self) -> None:
+        """Let go of the networks whose trials have ended, where that pays."""
+        stay = [number in self.running for number in self._stack.numbers]
+        if sum(stay) < len(stay) and sum(stay) <= self._shrinks_at * len(stay):
+            self._stack.keep(stay)
+
+    def _save_now_and_then(self) -> None:
+        """Save all when that was last done a while ago: a host that is killed loses little, and none of it is dear."""
+        began = time.monotonic()
+        if began - self._saved < max(torch_checkpoint.SECONDS, self._cost / _SAVING):
+            return
+        for number, place in self._places().items():
+            self._save(number, place)
+        self._saved = time.monotonic()
+        self._cost = self._saved - began
+
+    def _save(self, number: int, place: int) -> None:
+        """Leave what a training alone would leave; a full disk costs the trial its head start, no more."""
+        import torch
+
+        stack = self._stack
+        parts = body, optimizer, schedule = self._parts(place)
+        steps = self._steps(place)
+        taken = len(self._behind[number]) * steps
+        trained = list(body.parameters())
+        for parameter, held in zip(trained, stack.of(place), strict=True):
+            parameter.data.copy_(held.value)
+            if stack.hp[place].optimizer == "sgd":
+                optimizer.state[parameter]["momentum_buffer"] = held.first.cpu().contiguous()
+            else:
+                optimizer.state[parameter] = {
+                    "step": torch.tensor(float(taken)),
+                    "exp_avg": held.first.cpu().contiguous(),
+                    "exp_avg_sq": held.second.cpu().contiguous(),
+                }
+        now = rate(stack.hp[place], taken, stack.hp[place].epochs * steps)
+        optimizer.param_groups[0]["lr"] = now
+        schedule.load_state_dict(
+            {**schedule.state_dict(), "last_epoch": taken, "_step_count": taken + 1, "_last_lr": [now]}
+        )
+        torch.set_rng_state(stack.generators[place].get_state())
+        with contextlib.suppress(OSError):
+            self._checkpoint(number, place, parts).save(self._behind[number])
+
+    def _load(self, number: int, place: int) -> list[dict[str, float]]:
+        """Take a network's checkpoint over, whoever wrote it; give the figures of the epochs behind it."""
+        import torch
+
+        parts = body, optimizer, _ = self._parts(place)
+        behind = self._checkpoint(number, place, parts).load()
+        if behind:
+            for parameter, held in zip(body.parameters(), self._stack.of(place), strict=True):
+                state = optimizer.state[parameter]
+                held.value.copy_(parameter.data)
+                for into, name in (
+                    (held.first, "exp_avg"),
+                    (held.second, "exp_avg_sq"),
+                    (held.first, "momentum_buffer"),
+                ):
+                    if state.get(name) is not None:
+                        into.copy_(state[name])
+            self._stack.generators[place].set_state(torch.get_rng_state())
+        return behind
+
+    def _parts(self, place: int) -> tuple[torch.nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        body = build(self._stack.hp[place], *self._sizes)[1:]
+        optimizer = make_optimizer(self._stack.hp[place], body)
+        return body, optimizer, make_schedule(self._stack.hp[place], optimizer, self._steps(place))
+
+    def _steps(self, place: int) -> int:
+        """Give the steps of one epoch."""
+        return math.ceil(self._rows / self._stack.hp[place].batch_size)
+
+    def _checkpoint(self, number: int, place: int, parts: Sequence[torch_checkpoint.Stateful]) -> Checkpoint:
+        of = {**asdict(self._stack.hp[place]), "seed": self._trials[number].seed}
+        return Checkpoint(self._trials[number].checkpoint_dir, of, parts)
