@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.test_torch_batch import Handle, Together
 
 from agentic_hpt.errors import FailureKind, Pruned
 from agentic_hpt.objectives import mlp_batch, torch_checkpoint
 from agentic_hpt.objectives.torch_trainer import TorchTrainer
-from tests.test_torch_batch import Handle, Together
 
 Curve = list[tuple[int, dict[str, float]]]
 
@@ -33,7 +33,7 @@ def some(**fixed: object) -> list[dict[str, object]]:
         {**base, "hidden_dim": 40, "batch_size": 32, "optimizer": "sgd", "momentum": 0.5},
         {**base, "num_layers": 1, "dropout": 0.4, "schedule": "linear"},
         {**base, "hidden_dim": 16, "optimizer": "adamw", "weight_decay": 0.01, "dropout": 0.0},
-        {**base, "epochs": 6 if "epochs" not in fixed else fixed["epochs"], "activation": "relu"},
+        {**base, "epochs": fixed.get("epochs", 6), "activation": "relu"},
     ]
 
 
@@ -101,12 +101,20 @@ def test_a_configuration_that_cant_be_trained_fails_by_itself(tmp_path, bad):
     assert sorted(batch.answers) == [0, 1]
 
 
-def test_each_configuration_is_in_one_group_and_a_group_has_one_depth():
+def test_each_configuration_is_in_one_group_and_a_stack_has_one_depth():
     params = [*some(), *some(num_layers=3)]
     groups = TorchTrainer("digits").groups(params)
     assert sorted(k for group in groups for k in group) == list(range(10))
-    for group in groups:
-        assert len({params[k].get("num_layers", 2) for k in group}) == 1
+    assert all(len({params[k].get("num_layers", 2) for k in group}) == 1 for group in groups), "with one worker"
+
+
+def test_several_workers_share_the_stacks_and_change_nothing(tmp_path):
+    params = [*some(), *some(num_layers=3, hidden_dim=8)]
+    single = together(handles(tmp_path / "one", params))
+    torch.set_num_threads(3)
+    shared = together(handles(tmp_path / "three", params))
+    assert torch.get_num_threads() == 3
+    assert shared.answers == {k: pytest.approx(answer, abs=2e-5) for k, answer in single.answers.items()}
 
 
 def test_latency_is_measured_where_it_is_looked_at(tmp_path):

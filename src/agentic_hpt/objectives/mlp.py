@@ -22,6 +22,7 @@ __all__ = [
     "SMOOTHING",
     "HowToTrain",
     "Hyperparameters",
+    "blank",
     "build",
     "draw",
     "make_optimizer",
@@ -130,6 +131,15 @@ def build(hp: Hyperparameters, inputs: int, classes: int) -> torch.nn.Sequential
         layers += [nn.Linear(width, hp.hidden_dim), getattr(nn, _ACTIVATIONS[hp.activation])(), nn.Dropout(hp.dropout)]
         width = hp.hidden_dim
     return nn.Sequential(*layers, nn.Linear(width, classes))
+
+
+def blank(hp: Hyperparameters, inputs: int, classes: int) -> torch.nn.Sequential:
+    """Build the network as `build` does, with whatever lies in memory for weights: nothing random is drawn."""
+    import torch
+
+    with torch.device("meta"):
+        made = build(hp, inputs, classes)
+    return made.to_empty(device="cpu")
 
 
 def draw(

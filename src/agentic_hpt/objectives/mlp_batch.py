@@ -6,12 +6,14 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from agentic_hpt.errors import FailureKind
 from agentic_hpt.objectives import torch_checkpoint
-from agentic_hpt.objectives.mlp import Hyperparameters, build, make_optimizer, make_schedule, rate
+from agentic_hpt.objectives.mlp import Hyperparameters, blank, make_optimizer, make_schedule, rate
 from agentic_hpt.objectives.torch_checkpoint import Checkpoint
 from agentic_hpt.objectives.torch_stack import Data, Stack
 from agentic_hpt.protocols import Batch, TrialHandle
@@ -27,34 +29,78 @@ _WORTH_SHRINKING = 0.75
 """A stack that a graph replays is made smaller when this share of it is left: recording again takes its time."""
 
 
-def train_together(
-    batch: Batch,
-    trials: Sequence[TrialHandle],
-    hp: Sequence[Hyperparameters],
-    data: Data,
-    *,
-    measure: Callable[[torch.nn.Sequential], Mapping[str, float]],
-    as_alone: bool,
-) -> None:
-    """Train networks of one depth and activation to their ends, and tell the batch of each.
+Known = tuple[TrialHandle, Hyperparameters]
+Measure = Callable[["torch.nn.Sequential"], Mapping[str, float]]
+"""Gives what else belongs to a trial's answer, of its network, whose standardisation is not set."""
 
-    `measure` gives what else belongs to a trial's answer, of its network without the standardisation.
+
+def train_together(batch: Batch, stacks: Sequence[Sequence[Known]], data: Data, measure: Measure, workers: int) -> None:
+    """Train lists of networks of one depth and activation to their ends, and tell the batch of each.
+
+    On a CPU as many lists as there are workers go on at once, on a thread each: threads inside of operations as small
+    as these wait for one another more than they compute.
     """
-    stack = Stack([(own, trial.seed) for own, trial in zip(hp, trials, strict=True)], data, as_alone=as_alone)
-    together = _Together(batch, trials, stack, data, as_alone)
-    together.resume()
-    while together.running:
-        together.finish(measure)
-        if together.running:
-            together.shrink()
-            together.epoch()
+    import torch
+
+    def train(known: Sequence[Known]) -> None:
+        together = _Together(told, known, data)
+        together.resume()
+        while together.running:
+            together.finish(measure)
+            if together.running:
+                together.shrink()
+                together.epoch()
+
+    told = _OneAtATime(batch)
+    if data.x.device.type != "cpu":
+        for known in stacks:
+            train(known)
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            under_way = [pool.submit(train, known) for known in stacks]
+            try:
+                for done in as_completed(under_way):
+                    done.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _OneAtATime:
+    """A batch that several threads may speak to."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch, self._lock = batch, Lock()
+        self.trials = batch.trials
+
+    def report(self, metrics: Mapping[int, Mapping[str, float]], step: int) -> frozenset[int]:
+        """See `Batch`."""
+        with self._lock:
+            return self._batch.report(metrics, step)
+
+    def complete(self, trial: int, answer: object) -> None:
+        """See `Batch`."""
+        with self._lock:
+            self._batch.complete(trial, answer)
+
+    def fail(self, trial: int, kind: FailureKind, message: str) -> None:
+        """See `Batch`."""
+        with self._lock:
+            self._batch.fail(trial, kind, message)
 
 
 class _Together:
     """A stack whose networks are trials."""
 
-    def __init__(self, batch: Batch, trials: Sequence[TrialHandle], stack: Stack, data: Data, as_alone: bool) -> None:
-        self._batch, self._trials, self._stack = batch, trials, stack
+    def __init__(self, batch: Batch, known: Sequence[Known], data: Data) -> None:
+        trials, as_alone = [trial for trial, _ in known], data.x.device.type == "cpu"
+        self._batch, self._trials = batch, trials
+        self._stack = Stack([(hp, trial.seed) for trial, hp in known], data, as_alone=as_alone)
         self._rows, self._sizes = len(data.x), (data.x.shape[1], data.classes)
         self._shrinks_at = 1.0 if as_alone else _WORTH_SHRINKING
         self.running = set(range(len(trials)))
@@ -104,7 +150,7 @@ class _Together:
         self.running.difference_update(stopped)
         return stopped
 
-    def finish(self, measure: Callable[[torch.nn.Sequential], Mapping[str, float]]) -> None:
+    def finish(self, measure: Measure) -> None:
         """Complete the trials that have all their epochs."""
         for number, place in self._places().items():
             if self._stack.epochs_done[place] >= self._stack.hp[place].epochs:
@@ -153,14 +199,11 @@ class _Together:
         schedule.load_state_dict(
             {**schedule.state_dict(), "last_epoch": taken, "_step_count": taken + 1, "_last_lr": [now]}
         )
-        torch.set_rng_state(stack.generators[place].get_state())
         with contextlib.suppress(OSError):
             self._checkpoint(number, place, parts).save(self._behind[number])
 
     def _load(self, number: int, place: int) -> list[dict[str, float]]:
         """Take a network's checkpoint over, whoever wrote it; give the figures of the epochs behind it."""
-        import torch
-
         parts = body, optimizer, _ = self._parts(place)
         behind = self._checkpoint(number, place, parts).load()
         if behind:
@@ -174,11 +217,10 @@ class _Together:
                 ):
                     if state.get(name) is not None:
                         into.copy_(state[name])
-            self._stack.generators[place].set_state(torch.get_rng_state())
         return behind
 
     def _parts(self, place: int) -> tuple[torch.nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        body = build(self._stack.hp[place], *self._sizes)[1:]
+        body = blank(self._stack.hp[place], *self._sizes)[1:]
         optimizer = make_optimizer(self._stack.hp[place], body)
         return body, optimizer, make_schedule(self._stack.hp[place], optimizer, self._steps(place))
 
@@ -188,4 +230,4 @@ class _Together:
 
     def _checkpoint(self, number: int, place: int, parts: Sequence[torch_checkpoint.Stateful]) -> Checkpoint:
         of = {**asdict(self._stack.hp[place]), "seed": self._trials[number].seed}
-        return Checkpoint(self._trials[number].checkpoint_dir, of, parts)
+        return Checkpoint(self._trials[number].checkpoint_dir, of, parts, self._stack.generators[place])

@@ -7,9 +7,12 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from agentic_hpt.records import ParamValue
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["SECONDS", "Checkpoint", "Stateful"]
 
@@ -29,12 +32,20 @@ class Stateful(Protocol):
 
 
 class Checkpoint:
-    """The state of `parts`, of torch's random numbers, and the figures of the epochs behind them, in a folder.
+    """The state of `parts`, of the random numbers, and the figures of the epochs behind them, in a folder.
 
-    `of` says which training it is: another one's state is not taken over.
+    `of` says which training it is: another one's state is not taken over. The random numbers are torch's own where no
+    `generator` is given.
     """
 
-    def __init__(self, folder: Path, of: Mapping[str, ParamValue], parts: Sequence[Stateful]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        of: Mapping[str, ParamValue],
+        parts: Sequence[Stateful],
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self._generator = generator
         self._file = folder / _FILE
         self._of = dict(of)
         self._parts = parts
@@ -61,7 +72,7 @@ class Checkpoint:
             return []
         for part, held in zip(self._parts, state["parts"], strict=True):
             part.load_state_dict(held)
-        torch.set_rng_state(state["random"])
+        (self._generator or torch.default_generator).set_state(state["random"])
         return figures
 
     def save_now_and_then(self, figures: Sequence[Mapping[str, float]]) -> None:
@@ -77,7 +88,7 @@ class Checkpoint:
             "of": self._of,
             "figures": [dict(entry) for entry in figures],
             "parts": [part.state_dict() for part in self._parts],
-            "random": torch.get_rng_state(),
+            "random": (self._generator or torch.default_generator).get_state(),
         }
         written = self._file.with_suffix(".new")
         torch.save(state, written)

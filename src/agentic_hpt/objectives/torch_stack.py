@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
-from agentic_hpt.objectives.mlp import SMOOTHING, Hyperparameters, build, draw
+from agentic_hpt.objectives.mlp import SMOOTHING, Hyperparameters, blank, draw
 from agentic_hpt.objectives.torch_descent import Descent
 from agentic_hpt.objectives.torch_replay import Replay
 from agentic_hpt.objectives.torch_sampling import AsAlone, OnDevice, Sampling
@@ -289,7 +289,7 @@ class Stack:
         """Give one network as `mlp.build` makes it, on the CPU, with its weights; its standardisation is not set."""
         import torch
 
-        made = build(self.hp[position], self._data.x.shape[1], self._data.classes)
+        made = blank(self.hp[position], self._data.x.shape[1], self._data.classes)
         with torch.no_grad():
             for parameter, held in zip(made.parameters(), self.of(position), strict=True):
                 parameter.copy_(held.value)

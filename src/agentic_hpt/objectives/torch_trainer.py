@@ -110,7 +110,9 @@ class TorchTrainer:
             with contextlib.suppress(ConfigError):
                 known[position] = Hyperparameters.read(given).checked()
         positions = list(known)
-        together = [[positions[m] for m in bucket.members] for bucket in self._buckets(list(known.values()))]
+        made, workers = self._buckets(list(known.values()), len(known)), _workers(_device())
+        shared = [made[start : start + workers] for start in range(0, len(made), workers)]  # each worker has one
+        together = [[positions[m] for bucket in buckets for m in bucket.members] for buckets in shared]
         return together + [[position] for position in range(len(params)) if position not in known]
 
     def run_batch(self, batch: Batch) -> None:
@@ -132,19 +134,21 @@ class TorchTrainer:
         def measure(network: torch.nn.Sequential) -> dict[str, float]:
             return self._of_model(_standardised(network, split).eval(), split)
 
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            for bucket in self._buckets([hp for _, hp in known]):
-                trials, hp = zip(*(known[member] for member in bucket.members), strict=True)
-                train_together(batch, trials, hp, data, measure=measure, as_alone=device.type == "cpu")
+        workers = _workers(device)
+        stacks = self._buckets([hp for _, hp in known], math.ceil(len(known) / workers))
+        with torch.random.fork_rng(devices=[device], enabled=device.type == "cuda"):
+            train_together(
+                batch, [[known[member] for member in stack.members] for stack in stacks], data, measure, workers
+            )
 
-    def _buckets(self, known: Sequence[Hyperparameters]) -> list[Bucket]:
+    def _buckets(self, known: Sequence[Hyperparameters], most: int) -> list[Bucket]:
         device = _device()
         return buckets(
             known,
             sizes(self.task),
             launch=_LAUNCH[device.type],
             room=bytes_free(device),
-            most=_MOST[device.type],
+            most=max(1, min(most, _MOST[device.type])),
         )
 
     def holdout(self, params: Params, trial: TrialHandle) -> object:
@@ -257,6 +261,13 @@ def _device() -> torch.device:
     import torch
 
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def _workers(device: torch.device) -> int:
+    """Give how many stacks are trained at once: a core each; a GPU works on one."""
+    import torch
+
+    return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 @lru_cache(maxsize=2)
