@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from agentic_hpt.objectives.module_masks import Masks, fed
 from agentic_hpt.objectives.module_memory import lacks_memory
 from agentic_hpt.objectives.module_training import Member, Task, seeded
-from agentic_hpt.objectives.stacked_descent import Descent
+from agentic_hpt.objectives.torch_descent import Descent
+from agentic_hpt.objectives.torch_replay import Replay
 
 if TYPE_CHECKING:
     import torch
@@ -37,69 +38,103 @@ class NotStackable(Exception):
 class ModuleStack:
     """K members whose modules have one shape, and one batch size, in training.
 
-    `verify` comes first; `epoch` trains all by one epoch, `keep` drops members.
+    `verify` comes first; `epoch` trains all by one epoch, `keep` drops members, one at least stays.
     """
 
     def __init__(self, members: Sequence[Member], task: Task) -> None:
         import torch
 
-        # Those with one optimizer lie together, so that a step updates slices.
-        self.members = sorted(members, key=lambda m: m.recipe.optimizer)
+        self.members = list(members)
         self._task = task
-        self._size = self.members[0].recipe.batch_size
-        self._batches = task.batches(self.members[0].recipe)
+        self._batches = task.batches(members[0].recipe)
+        self._size = min(members[0].recipe.batch_size, len(task.train.x))
         self._random = []
-        for member in self.members:
+        for member in members:
             self._random.append(torch.Generator())
             self._random[-1].set_state(member.random)
-        model = self.members[0].model
+        model = members[0].model
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if len({p.dtype for p in named.values()}) != 1 or not all(p.is_floating_point() for p in named.values()):
             raise NotStackable("its weights have several types of number, or none")
         self._names, self._shapes = list(named), [p.shape for p in named.values()]
-        self._weights = torch.stack([_flat(_trained(m.model)) for m in self.members]).to(task.device).requires_grad_()
-        others = [_others(m.model) for m in self.members]
+        self._weights = torch.stack([_flat(_trained(m.model)) for m in members]).to(task.device).requires_grad_()
+        self._moments = [
+            torch.stack([_flat(held) for held in own]).to(task.device)
+            for own in zip(*map(_moments, members), strict=True)
+        ]
+        others = [_others(m.model) for m in members]
         self._buffers = {name: torch.stack([o[name] for o in others]).to(task.device) for name in others[0]}
-        self._descent = Descent([m.recipe for m in self.members], [m.optimizer for m in self.members], self._weights)
         self._template = copy.deepcopy(model).to(task.device)
-        self._masks = Masks(self._template, [m.model for m in self.members], self._random)
+        named_twice = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+        self._tied = len(named_twice) > len([*model.parameters(), *model.buffers()])
+        self._masks = Masks(self._template, [m.model for m in members], self._random)
         self._loops: set[str] = set()
         """The metrics that can't be vectorised."""
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Make what a step works in, for the members that are left; its tensors stay where they are."""
+        import torch
+
+        device, count = self._task.device, len(self.members)
+        self._orders = torch.empty(count, len(self._task.train.x), dtype=torch.long, device=device)
+        self._cursor = torch.zeros(1, dtype=torch.long, device=device)
+        self._descent = Descent([m.recipe for m in self.members], [self._batches] * count, self._weights.detach())
+        steps = (self._full_step, self._last_step)
+        self._steps: list[Callable[[], None]] = (
+            [Replay(s).step for s in steps] if device.type == "cuda" else list(steps)
+        )
 
     def epoch(self) -> list[dict[str, float]]:
         """Train every member by one epoch, and give its figures on the validation part, in order of `members`."""
-        orders = self._orders()
-        self._descent.begin_epoch([len(m.behind) for m in self.members], self._batches)
+        self._draw_orders()
+        self._descent.begin_epoch([len(m.behind) for m in self.members])
+        self._cursor.zero_()
         self._template.train()
+        full, last = self._steps
         with _quiet():
-            for step in range(self._batches):
-                self._step(orders[:, step * self._size : (step + 1) * self._size], step)
+            for _ in range(len(self._task.train.x) // self._size):
+                full()
+            if len(self._task.train.x) % self._size:
+                last()
             figures = self._figures()
         for member, own in zip(self.members, figures, strict=True):
             member.behind.append(own)
         return figures
 
-    def _orders(self) -> torch.Tensor:
-        """Draw each member's order of the rows, (K, rows)."""
+    def _draw_orders(self) -> None:
+        """Draw each member's order of the rows."""
         import torch
 
-        rows = len(self._task.train.x)
-        if self._task.device.type == "cpu":
-            return torch.stack([torch.randperm(rows, generator=own) for own in self._random])
-        return torch.rand(len(self.members), rows, device=self._task.device).argsort(1)
+        if self._orders.device.type == "cpu":
+            for own, random in zip(self._orders, self._random, strict=True):
+                torch.randperm(len(own), generator=random, out=own)
+        else:
+            self._orders.copy_(torch.rand(self._orders.shape, device=self._orders.device).argsort(1))
 
-    def _step(self, index: torch.Tensor, step: int) -> None:
+    def _full_step(self) -> None:
+        """Take the step that the cursor says, on a whole batch."""
+        whole = self._orders.shape[1] // self._size * self._size
+        steps = self._orders[:, :whole].unflatten(1, (-1, self._size))  # type: ignore[no-untyped-call]
+        self._step(steps.index_select(1, self._cursor).squeeze(1))
+
+    def _last_step(self) -> None:
+        """Take the step on the rows that are left at an epoch's end."""
+        self._step(self._orders[:, self._orders.shape[1] // self._size * self._size :])
+
+    def _step(self, index: torch.Tensor) -> None:
         import torch
 
         x, y = self._task.train.x[index], self._task.train.y[index]
-        masks = self._masks.draw(x)
-        losses, buffers = self._losses(self._views(), self._buffers, masks, x, y)
+        losses, buffers = self._losses(self._views(), self._buffers, self._masks.draw(x), x, y)
         (gradient,) = torch.autograd.grad(losses.sum(), self._weights)
         with torch.no_grad():
             for name, held in self._buffers.items():
                 if held.data_ptr() != buffers[name].data_ptr():
                     held.copy_(buffers[name])
-            self._descent.step(gradient, step)
+            parts = ([t.detach().unsqueeze(1)] for t in (self._weights, gradient, *self._moments))
+            self._descent.step(self._cursor, *parts)
+            self._cursor.add_(1)
 
     def _views(self) -> dict[str, torch.Tensor]:
         """Give the weights by name, (K, *shape)."""
@@ -129,7 +164,8 @@ class ModuleStack:
         ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
             state = {**weights, **buffers}
             with fed(self._template, masks):
-                loss = self._task.loss(functional_call(self._template, state, (x,)), y)
+                outputs = functional_call(self._template, state, (x,), tie_weights=self._tied)
+                loss = self._task.loss(outputs, y)
             return loss, {name: state[name] for name in buffers}
 
         found: tuple[torch.Tensor, dict[str, torch.Tensor]] = vmap(of_one, randomness="different")(
@@ -155,7 +191,8 @@ class ModuleStack:
         from torch.func import functional_call, vmap
 
         def of_one(weights: dict[str, torch.Tensor], buffers: dict[str, torch.Tensor]) -> torch.Tensor:
-            return functional_call(self._template, {**weights, **buffers}, (x,))  # type: ignore[no-any-return]
+            state = {**weights, **buffers}
+            return functional_call(self._template, state, (x,), tie_weights=self._tied)  # type: ignore[no-any-return]
 
         found: torch.Tensor = vmap(of_one, randomness="different")(self._views(), self._buffers)
         return found
@@ -229,12 +266,11 @@ class ModuleStack:
         left = [k for k, keeps in enumerate(stay) if keeps]
         self.members = [self.members[k] for k in left]
         self._random = [self._random[k] for k in left]
-        if not left:
-            return
         self._weights = self._weights.detach()[left].requires_grad_()
+        self._moments = [held[left] for held in self._moments]
         self._buffers = {name: held[left] for name, held in self._buffers.items()}
-        self._descent.keep(left, self._weights)
         self._masks.keep(left, self._random)
+        self._lay_out()
 
     def give_back(self, position: int) -> Member:
         """Give a member with its model, optimizer and random numbers as they stand."""
@@ -245,13 +281,33 @@ class ModuleStack:
             held = {name: part[position] for name, part in {**self._views(), **self._buffers}.items()}
             for name, tensor in (*member.model.named_parameters(), *member.model.named_buffers()):
                 tensor.copy_(held[name])
-        self._descent.give_back(position, _trained(member.model), member.optimizer, len(member.behind) * self._batches)
+        trained = _trained(member.model)
+        rows = [held[position].split([p.numel() for p in trained]) for held in self._moments]  # type: ignore[no-untyped-call]
+        for p, *own in zip(trained, *rows, strict=True):
+            first, second = (moment.view_as(p).to(p.device, copy=True) for moment in own)
+            if member.recipe.optimizer != "sgd":
+                steps = torch.tensor(float(len(member.behind) * self._batches))
+                member.optimizer.state[p] = {"step": steps, "exp_avg": first, "exp_avg_sq": second}
+            elif member.recipe.momentum:
+                member.optimizer.state[p] = {"momentum_buffer": first}
         member.random = self._random[position].get_state()
         return member
 
 
 def _trained(model: torch.nn.Module) -> list[torch.nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad]
+
+
+def _moments(member: Member) -> Iterator[list[torch.Tensor]]:
+    """Give a member's first and second moments, of a training that was stopped perhaps."""
+    import torch
+
+    state = member.optimizer.state
+    for names in (("exp_avg", "momentum_buffer"), ("exp_avg_sq",)):
+        rows = []
+        for p in _trained(member.model):
+            rows.append(next((state[p][n] for n in names if state[p].get(n) is not None), torch.zeros_like(p)))
+        yield rows
 
 
 def _others(model: torch.nn.Module) -> dict[str, torch.Tensor]:

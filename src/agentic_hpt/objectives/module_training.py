@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, cast
 
 from agentic_hpt.errors import ConfigError, FailureKind, Pruned, TrialFailure
+from agentic_hpt.objectives.mlp import OPTIMIZERS, SCHEDULES, make_optimizer, rate
 from agentic_hpt.objectives.torch_checkpoint import Checkpoint, Stateful
 from agentic_hpt.protocols import TrialHandle
 from agentic_hpt.records import Params
@@ -19,12 +20,8 @@ if TYPE_CHECKING:
     Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor | float]
     """Of a model's outputs for many rows and their targets."""
 
-__all__ = ["BETAS", "EPSILON", "Member", "Recipe", "Rows", "Task", "outputs_of", "seeded", "train"]
+__all__ = ["Member", "Recipe", "Rows", "Task", "outputs_of", "seeded", "train"]
 
-BETAS = (0.9, 0.999)
-EPSILON = 1e-8
-OPTIMIZERS = ("adam", "adamw", "sgd")
-SCHEDULES = ("constant", "cosine", "linear")
 _ALIASES = {"lr": "learning_rate"}
 _ROWS_AT_ONCE = 4096
 """Of the validation part; times the models of a stack."""
@@ -54,35 +51,14 @@ class Recipe:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name}: {value!r}", "give a whole number from 1 on")
         for name in ("learning_rate", "weight_decay", "momentum"):
-            if isinstance(value := getattr(self, name), bool) or not isinstance(value, (int, float)):
-                raise ConfigError(f"{name}: {value!r}", "give a number")
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+                raise ConfigError(f"{name}: {value!r}", "give a number from 0 on")
 
     def with_params(self, params: Params) -> Recipe:
         """Give the recipe of a trial; `lr` is another name of `learning_rate`."""
         own = {_ALIASES.get(name, name): value for name, value in params.items() if name in NAMES}
         return Recipe(**{**asdict(self), **own})
-
-    def rate(self, step: int, batches: int) -> float:
-        """Give the learning rate at a step of the training, of which an epoch has `batches`."""
-        gone = step / (self.epochs * batches)
-        if self.schedule == "cosine":
-            return self.learning_rate * (1 + math.cos(math.pi * gone)) / 2
-        return self.learning_rate * (1 - gone if self.schedule == "linear" else 1.0)
-
-    def make_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """Make the optimizer of one model."""
-        import torch
-
-        trained = [p for p in model.parameters() if p.requires_grad]
-        fused = all(p.is_floating_point() for p in trained)
-        if self.optimizer == "sgd":
-            return torch.optim.SGD(
-                trained, lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay, fused=fused
-            )
-        kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
-        return kind(
-            trained, lr=self.learning_rate, betas=BETAS, eps=EPSILON, weight_decay=self.weight_decay, fused=fused
-        )
 
 
 NAMES = frozenset({field.name for field in fields(Recipe)} | set(_ALIASES))
@@ -148,7 +124,7 @@ class Member:
                 raise TrialFailure(
                     FailureKind.INVALID_OUTPUT, f"build_model returned a {type(model).__name__}, not a torch.nn.Module"
                 )
-            optimizer = recipe.make_optimizer(model)
+            optimizer = make_optimizer(recipe, model)
             held, behind = None, []
             if keeps:
                 of = {**trial.params, **asdict(recipe), "seed": trial.seed}
@@ -162,11 +138,11 @@ class Member:
         return len(self.behind) >= self.recipe.epochs
 
     def save(self) -> None:
-        """Keep the state, so that the trial can go on from it."""
+        """Keep the state, so that the trial can go on from it; a full disk costs it this, no more."""
         import torch
 
         if self.held is not None:
-            with seeded(self.seed):
+            with seeded(self.seed), contextlib.suppress(OSError):
                 torch.set_rng_state(self.random)
                 self.held.save(self.behind)
 
@@ -196,7 +172,7 @@ def train(task: Task, member: Member, report: Callable[[dict[str, float], int], 
             order = torch.randperm(len(x)).to(task.device)
             for step, rows in enumerate(order.split(recipe.batch_size), start=epoch * batches):  # type: ignore[no-untyped-call]
                 for group in member.optimizer.param_groups:
-                    group["lr"] = recipe.rate(step, batches)
+                    group["lr"] = rate(recipe, step, recipe.epochs * batches)
                 loss = task.loss(model(x[rows]), y[rows])
                 member.optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]

@@ -30,6 +30,8 @@ __all__ = ["ModuleObjective", "torch_batch"]
 
 _LOG = logging.getLogger(__name__)
 _FRAMES = 3
+_WORTH_SHRINKING = 0.75
+"""A stack whose steps are recorded is made smaller when this share of it is left: recording again takes its time."""
 
 
 def torch_batch(
@@ -216,23 +218,26 @@ def _train_together(batch: Batch, task: Task, members: Sequence[Member]) -> None
     """Train members of one shape. Raises `NotStackable` before any of them took a step or was told."""
     stack = ModuleStack(members, task)
     stack.verify()
-    stack.keep([_goes_on(batch, member) for member in stack.members])
-    while stack.members:
+    running = {member.id for member in members if _goes_on(batch, member)}
+    most = 1.0 if task.device.type == "cpu" else _WORTH_SHRINKING
+    while running:
+        if len(running) < len(stack.members) and len(running) <= most * len(stack.members):
+            stack.keep([member.id in running for member in stack.members])
         stack.epoch()
         latest: dict[int, dict[int, dict[str, float]]] = {}
         for member in stack.members:
-            latest.setdefault(len(member.behind) - 1, {})[member.id] = member.behind[-1]
-        ended = frozenset[int]().union(*(batch.report(figures, epoch) for epoch, figures in latest.items()))
-        stay = []
-        for position, member in enumerate(stack.members):
-            if member.id in ended:
-                if all(map(math.isfinite, member.behind[-1].values())):  # it was stopped, and may go on later
-                    stack.give_back(position).save()
-            elif member.done:
-                batch.complete(member.id, _answer(member, member.behind[-1]))
-                member.forget()
-            stay.append(member.id not in ended and not member.done)
-        stack.keep(stay)
+            if member.id in running:
+                latest.setdefault(len(member.behind) - 1, {})[member.id] = member.behind[-1]
+        for epoch, figures in sorted(latest.items()):
+            ended = batch.report(figures, epoch)
+            running -= ended
+            for position, member in enumerate(stack.members):
+                if member.id in ended and all(map(math.isfinite, figures[member.id].values())):
+                    stack.give_back(position).save()  # it may go on later
+                elif member.id in figures and member.id not in ended and member.done:
+                    batch.complete(member.id, _answer(member, figures[member.id]))
+                    member.forget()
+                    running.discard(member.id)
 
 
 def _goes_on(batch: Batch, member: Member) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
-from agentic_hpt.objectives.mlp import BETAS, EPSILON, Hyperparameters
+from agentic_hpt.objectives.mlp import BETAS, EPSILON, HowToTrain, Hyperparameters
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +50,7 @@ class _Kernel(Protocol):
 class Descent:
     """Changes `parameters`, each (K, a, b), in place; `gradients` may be overwritten."""
 
-    def __init__(self, hp: Sequence[Hyperparameters], steps: Sequence[int], like: torch.Tensor) -> None:
+    def __init__(self, hp: Sequence[HowToTrain], steps: Sequence[int], like: torch.Tensor) -> None:
         import torch
 
         self._hp, self._steps, self._like = list(hp), list(steps), like
@@ -122,7 +122,7 @@ class _Terms:
 
 
 def coefficients(
-    hp: Sequence[Hyperparameters], steps: Sequence[int], epochs: Sequence[int], device: torch.device
+    hp: Sequence[HowToTrain], steps: Sequence[int], epochs: Sequence[int], device: torch.device
 ) -> torch.Tensor:
     """Give the coefficients (steps, 9, K) of an epoch in which network k takes `steps[k]` steps, `epochs[k]` behind it.
 
