@@ -32,6 +32,7 @@ import agentic_hpt as hpt
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.feasible import random_configuration
 from agentic_hpt.graph.context import StudyParts
+from agentic_hpt.graph.slots import Slots
 from agentic_hpt.ledger.schema import decisions, trials
 from agentic_hpt.ledger.study_ledger import StudyLedger
 from agentic_hpt.objectives.function import FunctionObjective
@@ -183,7 +184,7 @@ def simulate(strategy: str, cluster: Cluster, count: int, round_trials: int | No
 
         async def run() -> None:
             parts = study.open_parts(study.record_end, objective=FunctionObjective(no_op))
-            parts.executor, parts.slots = executor, asyncio.Semaphore(cluster.slots)
+            parts.executor, parts.slots = executor, Slots(cluster.slots)
 
             async def parts_of(state: object) -> StudyParts:
                 return parts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -81,11 +81,11 @@ def test_a_bridge_has_at_most_one_rounds_trials(monkeypatch: pytest.MonkeyPatch,
     """The model answers when the bridge has nothing more to start."""
     loops: list[asyncio.AbstractEventLoop] = []
     spent = asyncio.Event()
-    sound = bridging._next_trial
+    sound = bridging._next_trials
 
-    def watched(parts: StudyParts, round_: int, limit: int | None) -> Trial | None:
-        found = sound(parts, round_, limit)
-        if found is None:
+    def watched(parts: StudyParts, round_: int, limit: int | None, count: int) -> list[Trial]:
+        found = sound(parts, round_, limit, count)
+        if not found:
             loops[0].call_soon_threadsafe(spent.set)
         return found
 
@@ -96,7 +96,7 @@ def test_a_bridge_has_at_most_one_rounds_trials(monkeypatch: pytest.MonkeyPatch,
                 await asyncio.wait_for(spent.wait(), 30)
             return await super().decide(situation)
 
-    monkeypatch.setattr(bridging, "_next_trial", watched)
+    monkeypatch.setattr(bridging, "_next_trials", watched)
     result = tune(monkeypatch, home, Gates(), lambda gates: Waiting(gates, lambda round_, g: True))
     assert result.decisions[1].bridged == 6
 
@@ -105,11 +105,11 @@ def bridge_first(monkeypatch: pytest.MonkeyPatch, actions: tuple[ActionRecord, .
     """Give a coordinator that takes `actions` after round 1, and thinks until the bridge has nothing more to start."""
     loops: list[asyncio.AbstractEventLoop] = []
     spent = asyncio.Event()
-    sound = bridging._next_trial
+    sound = bridging._next_trials
 
-    def watched(parts: StudyParts, round_: int, limit: int | None) -> Trial | None:
-        found = sound(parts, round_, limit)
-        if found is None and round_ == 1:
+    def watched(parts: StudyParts, round_: int, limit: int | None, count: int) -> list[Trial]:
+        found = sound(parts, round_, limit, count)
+        if not found and round_ == 1:
             loops[0].call_soon_threadsafe(spent.set)
         return found
 
@@ -121,7 +121,7 @@ def bridge_first(monkeypatch: pytest.MonkeyPatch, actions: tuple[ActionRecord, .
                 await asyncio.wait_for(spent.wait(), 30)
             return await super().decide(situation)
 
-    monkeypatch.setattr(bridging, "_next_trial", watched)
+    monkeypatch.setattr(bridging, "_next_trials", watched)
     return lambda gates: Waiting(gates, lambda round_, g: True)
 
 
@@ -290,14 +290,14 @@ def test_trials_under_way_are_in_the_situation_with_their_reports(monkeypatch: p
 def test_an_error_of_the_ledger_in_the_bridge_ends_the_study_though_the_model_never_answers(
     monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
-    sound = StudyLedger.finish
+    sound = StudyLedger.finish_many
 
-    def broken(self: StudyLedger, number: int, attempt: int, outcome: Outcome) -> Trial:
-        if self.trial(number).kind == "bridge":
+    def broken(self: StudyLedger, ends: Sequence[tuple[int, int, Outcome]]) -> list[Trial]:
+        if any(self.trial(number).kind == "bridge" for number, _, _ in ends):
             raise LedgerError("the disk is full")
-        return sound(self, number, attempt, outcome)
+        return sound(self, ends)
 
-    monkeypatch.setattr(StudyLedger, "finish", broken)
+    monkeypatch.setattr(StudyLedger, "finish_many", broken)
     with pytest.raises(LedgerError, match="the disk is full"):
         tune(monkeypatch, home, Gates(), lambda gates: Thinker(gates, lambda round_, g: round_ != 1))
     monkeypatch.undo()

@@ -320,11 +320,11 @@ def test_half_a_round_is_left_for_what_a_person_puts_in(monkeypatch: pytest.Monk
     from agentic_hpt.records import Trial
 
     spent = threading.Event()
-    sound = bridging._next_trial
+    sound = bridging._next_trials
 
-    def bridge(parts: StudyParts, round_: int, limit: int | None) -> Trial | None:
-        found = sound(parts, round_, limit) if round_ == 1 else None
-        if found is None and round_ == 1:
+    def bridge(parts: StudyParts, round_: int, limit: int | None, count: int) -> list[Trial]:
+        found = sound(parts, round_, limit, count) if round_ == 1 else []
+        if not found and round_ == 1:
             spent.set()
         return found
 
@@ -336,7 +336,7 @@ def test_half_a_round_is_left_for_what_a_person_puts_in(monkeypatch: pytest.Monk
         assert spent.wait(30)
         return {"answer": "edit", "actions": [{"type": "propose", "reason": "I", "configurations": wanted}]}
 
-    monkeypatch.setattr(bridging, "_next_trial", bridge)
+    monkeypatch.setattr(bridging, "_next_trials", bridge)
     result = tune_gates(monkeypatch, home, Gates(), budget=hpt.Budget(trials=12), approver=approver)
     assert [t.kind for t in result.trials[6:]] == ["bridge"] * 3 + ["proposals"] * 3
     assert [dict(t.params) for t in result.trials[9:]] == [w["params"] for w in wanted]
@@ -351,11 +351,11 @@ def test_the_guards_judge_an_edit_by_what_the_bridge_has_left(monkeypatch: pytes
 
     gates = Gates()
     looked: list[int] = []
-    next_trial, look = bridging._next_trial, nodes._situation
+    next_trials, look = bridging._next_trials, nodes._situation
 
-    def bridge(parts: StudyParts, round_: int, limit: int | None) -> Trial | None:
+    def bridge(parts: StudyParts, round_: int, limit: int | None, count: int) -> list[Trial]:
         used = parts.ledger.usage().trials
-        return next_trial(parts, round_, limit) if used == 6 and looked.count(1) == 3 else None
+        return next_trials(parts, round_, limit, count) if used == 6 and looked.count(1) == 3 else []
 
     async def looking(parts: StudyParts, round_: int, emit: Emit) -> Situation:
         found = await look(parts, round_, emit)
@@ -371,7 +371,7 @@ def test_the_guards_judge_an_edit_by_what_the_bridge_has_left(monkeypatch: pytes
         wanted = [{"params": {"x": x, "y": 0.9}} for x in (0.1, 0.2, 0.35)]
         return {"answer": "edit", "actions": [{"type": "propose", "reason": "I", "configurations": wanted}]}
 
-    monkeypatch.setattr(bridging, "_next_trial", bridge)
+    monkeypatch.setattr(bridging, "_next_trials", bridge)
     monkeypatch.setattr(nodes, "_situation", looking)
     result = tune_gates(monkeypatch, home, gates, budget=hpt.Budget(trials=9), approver=approver)
     proposed = result.decisions[1].accepted("propose")

@@ -30,6 +30,7 @@ from agentic_hpt.records import (
     Stop,
     Trial,
     Usage,
+    Wanted,
     WorkerKind,
     configuration_key,
 )
@@ -218,6 +219,12 @@ class Strategy(Protocol):
         `trials` are all of the study's, running ones included. Same arguments, same answer.
         """
 
+    def propose_many(self, assignment: Assignment, trials: Sequence[Trial], seeds: Sequence[int]) -> list[Proposal]:
+        """Give a configuration for each seed, no two alike; fewer when the subspace holds nothing new beyond them.
+
+        They are to run together: each is chosen knowing the others. With one seed it is what `propose` gives.
+        """
+
     def bridge(self, situation: Situation) -> Assignment | None:
         """Give the worker that keeps free slots busy while stragglers finish or a coordinator thinks.
 
@@ -305,6 +312,11 @@ class Ledger(Protocol):
         on from.
         """
 
+    def reserve_many(
+        self, wanted: Sequence[Wanted], *, round_: int, worker: str, kind: WorkerKind, revision: int = 0
+    ) -> list[Trial]:
+        """Reserve trials and open their first attempts in one transaction; as many as the trial budget has left."""
+
     def start(self, number: int) -> Trial:
         """Open a new attempt of a reserved trial and give the trial with its attempt number."""
 
@@ -326,6 +338,9 @@ class Ledger(Protocol):
 
         Raises `LedgerError` when the trial is finished already or `attempt` is not its newest.
         """
+
+    def finish_many(self, ends: Sequence[tuple[int, int, Outcome]]) -> list[Trial]:
+        """Close trials (number, attempt, outcome) as `finish` does, in one transaction: all of them or none."""
 
     def usage(self) -> Usage:
         """Give what has been used of the budget."""
@@ -360,8 +375,8 @@ class Ledger(Protocol):
     def final(self) -> FinalReport | None:
         """Give the final figures, once there are any."""
 
-    def record_final(self, report: FinalReport, payload: JsonObject) -> None:
-        """Keep the final figures and put `payload` into the outbox."""
+    def record_final(self, report: FinalReport, payload: JsonObject, best: Sequence[Trial] = ()) -> None:
+        """Keep the final figures and put `payload` into the outbox; before it `best`, unless MLflow knows them."""
 
     def unsent(self, round_: int | None = None) -> int:
         """Count outbox entries that MLflow has not got yet, of one round or of all."""

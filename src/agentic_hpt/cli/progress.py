@@ -62,6 +62,7 @@ class Progress:
             "decision": self._decision,
             "final_started": self._final_started,
             "final": self._final,
+            "writing": self._writing,
             "notice": self._notice,
         }
         handler = handlers.get(str(event.get("type")))
@@ -180,6 +181,11 @@ class Progress:
         figures = [] if mean is None else [f"fresh seeds {number(mean)}{spread}"]
         figures += [] if holdout is None else [f"holdout {number(holdout)}"]
         return f"final: {', '.join(figures) or 'no figures'}"
+
+    def _writing(self, event: JsonObject) -> str:
+        left, whole = _whole(event.get("left")) or 0, _whole(event.get("of")) or 0
+        self.phase = f"MLflow: {left:,} of {whole:,} still to write"
+        return f"MLflow: {left:,} of {whole:,} entries are still to be written (Ctrl-C leaves them to `hpt resume`)"
 
     def _notice(self, event: JsonObject) -> str:
         text = visible(event.get("text"))

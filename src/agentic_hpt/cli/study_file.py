@@ -164,6 +164,9 @@ mlflow:
   #experiment: digits
   # How long the coordinator waits for a round's runs before it reads the ledger's own records.
   wait_seconds: 30
+  # Which trials become runs of their own: all, each as it ends; or top:N, the N best when the study ends, with a table
+  # of all trials (trials.csv) in the study's run. Then the coordinator reads the ledger's records.
+  children: all
 
 # An Optuna storage (a URL) to which finished trials are mirrored, for `hpt ui STUDY --optuna` and other Optuna tools.
 #optuna_storage: "sqlite:///optuna.db"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, field_validator, model_validator
 
 from agentic_hpt.fidelity import Halving
 from agentic_hpt.records import JsonObject
@@ -90,6 +90,20 @@ class MlflowConfig(Strict):
     """The study's name by default."""
     wait_seconds: float = Field(30.0, ge=0)
     """How long the coordinator waits for a round's runs before it reads the ledger's own records."""
+    children: str = "all"
+    """Which trials become runs: `all`, each as it ends, or `top:N`, the N best when the study ends."""
+
+    @field_validator("children")
+    @classmethod
+    def _counts(cls, children: str) -> str:
+        if children != "all" and not re.fullmatch(r"top:[1-9]\d{0,5}", children):
+            raise ValueError(f"{children!r} is neither 'all' nor 'top:N' with N from 1 on, as in top:20")
+        return children
+
+    @property
+    def top(self) -> int | None:
+        """How many trials become runs; `None` when all do."""
+        return None if self.children == "all" else int(self.children.removeprefix("top:"))
 
 
 class LimitsConfig(Strict):

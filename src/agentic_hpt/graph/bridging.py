@@ -19,7 +19,7 @@ from agentic_hpt.coordinator.guards.draft import trials_of
 from agentic_hpt.errors import ConfigError, HptError, LedgerError
 from agentic_hpt.fronts import meeting
 from agentic_hpt.graph.context import StudyParts
-from agentic_hpt.graph.running import fatal_error, in_slot, next_trial, run_assignment, run_trial
+from agentic_hpt.graph.running import fatal_error, in_slot, more_slots, next_trials, run_assignment, run_trial
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import Assignment, DecisionRecord, Trial
 
@@ -184,15 +184,15 @@ async def _repeat(parts: StudyParts, round_: int, trials: int) -> None:
 
 
 async def _start_next(parts: StudyParts, round_: int, limit: int | None) -> bool:
-    """Start the next trial in the slot that is held; without one the slot is given back, and the answer is no."""
-    trial = await in_slot(parts, _next_trial, parts, round_, limit)
-    if trial is None:
-        parts.slots.release()
-        return False
-    task = asyncio.create_task(run_trial(parts, trial, lambda event: parts.emit(event)))
-    parts.bridging.live[trial.id] = task
-    task.add_done_callback(lambda ended: _ended(parts, ended))
-    return True
+    """Start trials in the slot that is held and in those free beside it; say no when there are none to start."""
+    count = 1 + await more_slots(parts, parts.slots.free)
+    begun = await in_slot(parts, count, _next_trials, parts, round_, limit, count)
+    parts.slots.release(count - len(begun))
+    for trial in begun:
+        task = asyncio.create_task(run_trial(parts, trial, lambda event: parts.emit(event)))
+        parts.bridging.live[trial.id] = task
+        task.add_done_callback(lambda ended: _ended(parts, ended))
+    return bool(begun)
 
 
 def _ended(parts: StudyParts, task: asyncio.Task[Trial]) -> None:
@@ -201,15 +201,15 @@ def _ended(parts: StudyParts, task: asyncio.Task[Trial]) -> None:
     parts.slots.release()
 
 
-def _next_trial(parts: StudyParts, round_: int, limit: int | None) -> Trial | None:
-    """Reserve the bridge's next trial, at most `limit` in all; `None` when it may have no more. In the brain thread.
+def _next_trials(parts: StudyParts, round_: int, limit: int | None, count: int) -> list[Trial]:
+    """Reserve the bridge's next trials, at most `limit` in all; none when it may have no more. In the brain thread.
 
     Before the first round the default and the given configurations come first, as that round's plan will have them.
     With a `limit` an earlier bridge is repeated: what its trials found, or left of the budget, did not end it.
     """
     usage, budget, bridge = parts.ledger.usage(), parts.config.limits_of_study, parts.bridging
     if usage.spent(budget) or (limit is None and _reached(parts)):
-        return None
+        return []
     held = bridge.assignment if bridge.assignment is not None and bridge.assignment.round == round_ + 1 else None
     if held is None or round_ == 0:
         ended = [t for t in parts.ledger.trials() if t.finished and t.round <= round_]
@@ -218,20 +218,18 @@ def _next_trial(parts: StudyParts, round_: int, limit: int | None) -> Trial | No
             if planned.kind in ("default", "initial"):
                 begun = len(parts.ledger.of_assignment(1, planned.kind, planned.worker))
                 if begun < planned.trials:
-                    return next_trial(parts, planned, begun)
-    if limit is None and usage.trials_left(budget) <= bridge.kept:
-        return None
-    if held is None:
+                    return next_trials(parts, planned, begun, min(count, planned.trials - begun))
+    spare = usage.trials_left(budget) - bridge.kept if limit is None else count
+    if held is None and spare > 0:
         whole = parts.strategy.bridge(replace(situation, round_trials=usage.trials_left(budget)))
         held = None if whole is None else replace(whole, revision=situation.steering.revision)
         bridge.assignment = held
     if held is None:
-        return None
+        return []
     most = min(held.trials, parts.config.round_trials) if bridge.bounded else held.trials
     position = len(_reserved(parts, round_))
-    if position >= (most if limit is None else limit):
-        return None
-    return next_trial(parts, held, position)
+    count = min(count, spare, (most if limit is None else limit) - position)
+    return next_trials(parts, held, position, count) if count > 0 else []
 
 
 def _reached(parts: StudyParts) -> bool:

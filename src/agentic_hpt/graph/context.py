@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar, cast
 
 from agentic_hpt.config import StudyConfig
-from agentic_hpt.errors import LedgerError
+from agentic_hpt.errors import LedgerError, SameFailure
+from agentic_hpt.graph.slots import Slots
 from agentic_hpt.past import Memory
 from agentic_hpt.protocols import Coordinator, EarlyStopping, Executor, Ledger, Objective, Situation, Strategy, Tracker
 from agentic_hpt.records import (
@@ -22,6 +23,7 @@ from agentic_hpt.records import (
     Insights,
     Job,
     JsonObject,
+    Outcome,
     Params,
     Report,
     Trial,
@@ -78,6 +80,26 @@ class Bridging:
         self.troubled.set()
 
 
+@dataclass(frozen=True)
+class Ending:
+    """A trial whose outcome the ledger has still to be told."""
+
+    trial: Trial
+    outcome: Outcome
+    search: bool
+    told: asyncio.Future[tuple[Trial, SameFailure | None]]
+    """The trial as it was told, and why the study stops with it, if it does."""
+
+
+@dataclass
+class Telling:
+    """What waits to be told; see `graph.telling`."""
+
+    waiting: list[Ending] = field(default_factory=list)
+    task: asyncio.Task[None] | None = None
+    """Tells what waits."""
+
+
 @dataclass
 class StudyParts:
     """Everything one running study is made of.
@@ -123,7 +145,9 @@ class StudyParts:
     mirror: Callable[[Sequence[Trial]], int] | None = None
     """Copies finished trials to an Optuna storage; gives how many were new."""
     brain: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="hpt-brain"))
-    slots: asyncio.Semaphore = field(init=False)
+    slots: Slots = field(init=False)
+    together: bool = False
+    """Whether the executor runs trials that start together as one, so that slots are best filled all at once."""
     runs: dict[int, Trial] = field(default_factory=dict)
     """The trials as read back from the tracker."""
     rounds_read: set[int] = field(default_factory=set)
@@ -142,6 +166,7 @@ class StudyParts:
     stopping: set[int] = field(default_factory=set)
     """Trials that a decision ends: they stop at their next report."""
     bridging: Bridging = field(default_factory=Bridging)
+    telling: Telling = field(default_factory=Telling)
     shown: dict[int, JsonObject] = field(default_factory=dict)
     """By round, the evidence of the question that a person was last asked."""
     turned_down: dict[int, list[str]] = field(default_factory=dict)
@@ -158,7 +183,7 @@ class StudyParts:
     """When running time was last added to what is used."""
 
     def __post_init__(self) -> None:
-        self.slots = asyncio.Semaphore(self.executor.slots)
+        self.slots = Slots(self.executor.slots)
         self.bridging.given_started.set()
 
     async def think(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -293,6 +318,8 @@ class StudyParts:
         try:
             await self.executor.close()
         finally:
+            if self.telling.task is not None:  # what has ended is told
+                await self.telling.task
             try:
                 with suppress(LedgerError):  # where the ledger fails, the first error was told already
                     await self.think(self.tick)

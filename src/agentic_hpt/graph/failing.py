@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from agentic_hpt.errors import ConfigError, FailureKind, HptError, SameFailure
 from agentic_hpt.graph.context import StudyParts
@@ -46,15 +46,18 @@ def invalid(parts: StudyParts, outcome: Outcome) -> str:
     return ""
 
 
-def failing_alike(parts: StudyParts, told: Trial) -> SameFailure | None:
+def failing_alike(parts: StudyParts, told: Trial, later: Collection[int] = ()) -> SameFailure | None:
     """Say that the study stops with the trial just told; `None` while it goes on. For the brain thread.
+
+    Trials that were told `later`, together with it, are not looked at yet.
 
     Where nothing ever worked, so many failures alike in a row are enough, and again as many after a resume. Where
     something did, a region of the space may be what fails: only one that worked and fails now tells; see `to_prove`.
     """
     if told.state is not TrialState.FAILED:
         return None
-    trials, same = parts.ledger.trials(), parts.config.failures.same
+    same = parts.config.failures.same
+    trials = [trial for trial in parts.ledger.trials() if trial.id not in later]
     row = in_a_row(trials)
     enough = same if told.failure in _BROKEN else _LONGER * same
     if len(row) < enough or not any(trial.id == told.id for trial in row):

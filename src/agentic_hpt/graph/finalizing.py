@@ -82,7 +82,11 @@ async def finalize_study(parts: StudyParts, round_: int, emit: Emit) -> FinalRep
         "register_as": parts.name,
         "alias": "champion",
     }
-    await parts.think(parts.ledger.record_final, report, payload)
+    top = parts.config.mlflow.top
+    shown = [t for t in goal.ranked(trials)[:top] if t.counted] if top is not None else []
+    if top is not None and best.id not in {t.id for t in shown}:
+        shown.append(best)
+    await parts.think(parts.ledger.record_final, report, payload, shown)
     emit({"type": "final", **report.to_json()})
     return report
 

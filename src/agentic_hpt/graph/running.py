@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
@@ -11,11 +11,17 @@ from agentic_hpt.config import mask_secrets
 from agentic_hpt.errors import ConfigError, FailureKind, LedgerError, SameFailure
 from agentic_hpt.graph.attempts import Curve, known_curve, told_of_all, tried_again
 from agentic_hpt.graph.context import Emit, StudyParts
-from agentic_hpt.graph.failing import check_first_answer, failing_alike, invalid, to_prove
-from agentic_hpt.records import Assignment, Goal, JsonObject, Outcome, Proposal, Report, Trial, TrialState
+from agentic_hpt.graph.failing import check_first_answer, invalid, to_prove
+from agentic_hpt.graph.telling import tell
+from agentic_hpt.records import Assignment, Goal, Outcome, Report, Trial, TrialState, Wanted
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_MANY = 16
+"""So many free slots are filled at once."""
+_LEAST_BATCH = 8
+"""So many trials are proposed as a batch; fewer one after the other, each knowing all before it."""
 
 
 async def run_assignment(
@@ -44,24 +50,28 @@ async def run_assignment(
                 group.create_task(_join(live[trial.id]))
             elif not trial.finished:
                 await parts.slots.acquire()
-                launch(await in_slot(parts, parts.ledger.start, trial.id))
+                launch(await in_slot(parts, 1, parts.ledger.start, trial.id))
             elif trial.kind != "bridge":  # its turn passes: the workers go on in the order in which they would have
                 await parts.slots.acquire()
-                await in_slot(parts, str)  # the brain thread's queue: until the others wait for their turns
+                await in_slot(parts, 1, str)  # the brain thread's queue: until the others wait for their turns
                 parts.slots.release()
-        for position in range(len(known), assignment.trials):
+        position = len(known)
+        while position < assignment.trials:
             await parts.slots.acquire()
+            count = 1 + await more_slots(parts, assignment.trials - position - 1)
             try:
-                trial_or_none = await in_slot(parts, next_trial, parts, assignment, position)
+                begun = await in_slot(parts, count, next_trials, parts, assignment, position, count)
             except LedgerError:
                 raise
             except Exception as error:
                 problem = error  # the trials under way are sound: they end first
                 break
-            if trial_or_none is None:
-                parts.slots.release()
+            parts.slots.release(count - len(begun))
+            for trial in begun:
+                launch(trial)
+            if len(begun) < count:
                 break
-            launch(trial_or_none)
+            position += count
         launched()
     for trial in known:
         live.pop(trial.id, None)
@@ -75,12 +85,25 @@ async def _join(task: asyncio.Task[Trial]) -> None:
     await asyncio.shield(task)
 
 
-async def in_slot(parts: StudyParts, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Think while holding a slot; give it back when that fails."""
+async def more_slots(parts: StudyParts, most: int) -> int:
+    """Take more slots beside one that is held, up to `most`, and give how many: trials that start together cost less.
+
+    Few free slots are taken one by one, so that the first trial starts before the next is thought of, and workers take
+    turns. Many, and those of an executor that runs trials together, are shared by the workers that have some to start.
+    """
+    if most <= 0 or not (parts.together or parts.slots.free >= _MANY):
+        return 0
+    await asyncio.sleep(0)  # until all that have just ended gave theirs back, and who waited has one
+    share = parts.slots.free // max(1, len(parts.bridging.launching))
+    return await parts.slots.more(min(most, share))
+
+
+async def in_slot(parts: StudyParts, held: int, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Think while holding so many slots; give them back when that fails."""
     try:
         return await parts.think(call, *args, **kwargs)
     except BaseException:
-        parts.slots.release()
+        parts.slots.release(held)
         raise
 
 
@@ -123,7 +146,7 @@ async def run_trial(parts: StudyParts, trial: Trial, emit: Emit, *, search: bool
         outcome = replace(outcome, message="stopped by the coordinator")
     if problem := invalid(parts, outcome):
         await parts.think(check_first_answer, parts, problem)
-    told, fatal = await parts.think_through(_tell, parts, trial, outcome, search)
+    told, fatal = await tell(parts, trial, outcome, search)
     if search:
         parts.pruner.ended(trial.id, told.state is TrialState.COMPLETE)
     emit(_event(parts, told))
@@ -152,71 +175,54 @@ async def _attempt(parts: StudyParts, trial: Trial, curve: Curve, search: bool, 
     return replace(outcome, message=mask_secrets(outcome.message), reports=curve.whole(outcome.reports))
 
 
-def next_trial(parts: StudyParts, assignment: Assignment, position: int) -> Trial | None:
-    """Propose, reserve and start the assignment's next trial; `None` when budget, time or subspace is used up."""
+def next_trials(parts: StudyParts, assignment: Assignment, position: int, count: int) -> list[Trial]:
+    """Propose, reserve and start the assignment's next trials; fewer when budget, time or subspace is used up."""
     left = parts.seconds_left()
     if parts.closing or (left is not None and left <= 0):
-        return None
-    proposal: Proposal | None
+        return []
     if assignment.queue:
-        proposal = Proposal(assignment.queue[position], assignment.tuned)
-    else:
-        trials = parts.ledger.trials()
-        known = to_prove(parts, trials)
-        if known is not None:
-            proposal = Proposal(known.params, assignment.tuned)
-        else:
-            proposal = parts.strategy.propose(assignment, trials, parts.config.proposal_seed(len(trials)))
-    if proposal is None:
-        return None
-    stopped = assignment.continues[position] if assignment.continues else None
-    return parts.ledger.reserve(
+        return _reserved(parts, assignment, _queued(parts, assignment, position, count))
+    if count >= _LEAST_BATCH:
+        return _reserved(parts, assignment, _proposed(parts, assignment, count))
+    found: list[Trial] = []
+    for _ in range(count):
+        begun = _reserved(parts, assignment, _proposed(parts, assignment, 1))
+        if not begun:
+            break
+        found += begun
+    return found
+
+
+def _reserved(parts: StudyParts, assignment: Assignment, wanted: Sequence[Wanted]) -> list[Trial]:
+    return parts.ledger.reserve_many(
+        wanted,
         round_=assignment.round,
         worker=assignment.worker,
         kind=assignment.kind,
-        params=proposal.params,
-        tuned=proposal.tuned,
-        begin=True,
         revision=assignment.revision,
-        continues=stopped,
-        seed=None if stopped is None else parts.ledger.trial(stopped).seed,
     )
 
 
-def _tell(parts: StudyParts, trial: Trial, outcome: Outcome, search: bool) -> tuple[Trial, SameFailure | None]:
-    """Give the trial as it was told, and why the study stops with it, if it does."""
-    if not parts.described:
-        # Not before: a study whose objective is refused leaves nothing in MLflow.
-        description: JsonObject = {"study": parts.name, "uid": parts.ledger.uid, "config": parts.config.told()}
-        parts.ledger.post_study(description)
-        parts.described = True
-    told = parts.ledger.finish(trial.id, trial.attempt, _checked(parts, trial, outcome))
-    if search:
-        parts.best = _best_now(parts, told)
-    return told, failing_alike(parts, told) if search else None
+def _queued(parts: StudyParts, assignment: Assignment, position: int, count: int) -> list[Wanted]:
+    """Give the next of the configurations that were decided beforehand; with those go the trials they go on from."""
+    queue = assignment.queue[position : position + count]
+    if not assignment.continues:
+        return [Wanted(params, assignment.tuned) for params in queue]
+    stopped = [parts.ledger.trial(number) for number in assignment.continues[position : position + count]]
+    return [Wanted(params, assignment.tuned, t.seed, t.id) for params, t in zip(queue, stopped, strict=True)]
 
 
-def _best_now(parts: StudyParts, told: Trial) -> Trial | None:
-    """Give the best trial once one more was told.
-
-    A front's knee, and what noise leaves of a challenger or of a repeated best, are found among all of them only.
-    """
-    goal, before = parts.config.goal, parts.best
-    if not goal.several and told.kind != "repeat":
-        better = goal.best([told] if before is None else [before, told])
-        if before is None or better is before:
-            return better
-    return goal.best(parts.ledger.trials())
-
-
-def _checked(parts: StudyParts, trial: Trial, outcome: Outcome) -> Outcome:
-    """Hold executors to the contract: a complete outcome has the metrics, a score on the holdout the first one."""
-    wanted = parts.config.goal.objectives[: 1 if trial.kind == "holdout" else None]
-    missing = [objective.metric for objective in wanted if objective.metric not in outcome.values]
-    if outcome.state is TrialState.COMPLETE and missing:
-        message = f"the executor gave no {missing[0]!r}"
-        return replace(outcome, state=TrialState.FAILED, values={}, failure=FailureKind.INVALID_OUTPUT, message=message)
-    return outcome
+def _proposed(parts: StudyParts, assignment: Assignment, count: int) -> list[Wanted]:
+    trials = parts.ledger.trials()
+    known = to_prove(parts, trials)
+    found = [Wanted(known.params, assignment.tuned)] if known is not None else []
+    seeds = [parts.config.proposal_seed(len(trials) + i) for i in range(len(found), count)]
+    if len(seeds) == 1:
+        proposal = parts.strategy.propose(assignment, trials, seeds[0])
+        proposals = [] if proposal is None else [proposal]
+    else:
+        proposals = parts.strategy.propose_many(assignment, trials, seeds) if seeds else []
+    return [*found, *(Wanted(proposal.params, proposal.tuned) for proposal in proposals)]
 
 
 def _event(parts: StudyParts, trial: Trial) -> dict[str, object]:

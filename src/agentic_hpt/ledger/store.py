@@ -126,10 +126,12 @@ class LedgerStore:
         )
         self._database.write(lambda connection: connection.execute(noted), hold.fence if hold else None)
 
-    def open_study(self, row: StudyRow, *, budget: Budget, seed: int, hold: Hold | None = None) -> StudyLedger:
-        """Open one study's records; whoever drives it has its `hold`."""
+    def open_study(
+        self, row: StudyRow, *, budget: Budget, seed: int, hold: Hold | None = None, told: bool = True
+    ) -> StudyLedger:
+        """Open one study's records; whoever drives it has its `hold`. With `told`, MLflow is told of each trial."""
         fence = hold.fence if hold else None
-        return StudyLedger(self._database, row.id, row.uid, budget=budget, seed=seed, fence=fence)
+        return StudyLedger(self._database, row.id, row.uid, budget=budget, seed=seed, fence=fence, told=told)
 
     def hold(self, uid: str, lease: float | None) -> Hold:
         """Take hold of a study, to drive it. Raises `StudyBusy` when another process does.

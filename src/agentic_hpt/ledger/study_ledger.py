@@ -10,14 +10,14 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from sqlalchemy import Connection, func, insert, select, update
 
 from agentic_hpt.errors import FailureKind, LedgerError
 from agentic_hpt.ledger.database import Database, Fence
 from agentic_hpt.ledger.revising import add_revision, as_now, revisions_of
-from agentic_hpt.ledger.schema import attempts, reports, studies, trials
+from agentic_hpt.ledger.schema import attempts, outbox, reports, studies, trials
 from agentic_hpt.ledger.study_log import StudyLog, storable
 from agentic_hpt.ledger.trial_rows import (
     END_ATTEMPT,
@@ -30,12 +30,14 @@ from agentic_hpt.ledger.trial_rows import (
     add_reports,
     lost_of,
     stored_rows,
+    told_trial,
     trial_row,
     trials_of,
 )
 from agentic_hpt.records import (
     Budget,
     Change,
+    FinalReport,
     JsonObject,
     LostAttempt,
     Outcome,
@@ -44,6 +46,7 @@ from agentic_hpt.records import (
     Trial,
     TrialState,
     Usage,
+    Wanted,
     WorkerKind,
 )
 from agentic_hpt.refitting import Revision
@@ -62,9 +65,19 @@ class StudyLedger(StudyLog):
     """Records of one study; see `protocols.Ledger`. Blocking, for one thread."""
 
     def __init__(
-        self, database: Database, study: int, uid: str, *, budget: Budget, seed: int, fence: Fence | None = None
+        self,
+        database: Database,
+        study: int,
+        uid: str,
+        *,
+        budget: Budget,
+        seed: int,
+        fence: Fence | None = None,
+        told: bool = True,
     ) -> None:
+        """Without `told`, MLflow is told of the search's trials only at the study's end, of those named there."""
         super().__init__(database, study, fence)
+        self._told = told
         self.uid = uid
         self._budget = budget
         self._seed = seed
@@ -137,32 +150,52 @@ class StudyLedger(StudyLog):
 
         With `begin` its first attempt is opened in the same transaction.
         """
-        number = len(self._trials)
-        trial = Trial(
-            id=number,
-            params=dict(params),
-            state=TrialState.RUNNING,
-            seed=trial_seed(self._seed, number) if seed is None else seed,
-            worker=worker,
-            kind=kind,
-            round=round_,
-            tuned=tuple(tuned),
-            revision=revision,
-            attempt=1 if begin else 0,
-            continues=continues,
-        )
-        if trial.counted and self._budget.trials is not None and self._counted >= self._budget.trials:
-            return None
-        row, attempt = trial_row(self._study, trial), self._attempt(trial)
+        wanted = Wanted(params, tuple(tuned), seed, continues)
+        found = self._reserve([wanted], round_=round_, worker=worker, kind=kind, revision=revision, begin=begin)
+        return found[0] if found else None
+
+    def reserve_many(
+        self, wanted: Sequence[Wanted], *, round_: int, worker: str, kind: WorkerKind, revision: int = 0
+    ) -> list[Trial]:
+        """Reserve trials and open their first attempts in one transaction; as many as the trial budget has left."""
+        return self._reserve(wanted, round_=round_, worker=worker, kind=kind, revision=revision, begin=True)
+
+    def _reserve(
+        self, wanted: Sequence[Wanted], *, round_: int, worker: str, kind: WorkerKind, revision: int, begin: bool
+    ) -> list[Trial]:
+        found: list[Trial] = []
+        for number, wish in enumerate(wanted, start=len(self._trials)):
+            trial = Trial(
+                id=number,
+                params=dict(wish.params),
+                state=TrialState.RUNNING,
+                seed=trial_seed(self._seed, number) if wish.seed is None else wish.seed,
+                worker=worker,
+                kind=kind,
+                round=round_,
+                tuned=wish.tuned,
+                revision=revision,
+                attempt=1 if begin else 0,
+                continues=wish.continues,
+            )
+            most = self._budget.trials
+            if trial.counted and most is not None and self._counted + len(found) >= most:
+                break
+            found.append(trial)
+        if not found:
+            return found
+        rows = [trial_row(self._study, trial) for trial in found]
+        begun = [self._attempt(trial) for trial in found] if begin else []
 
         def write(connection: Connection) -> None:
-            connection.execute(insert(trials), row)
-            if begin:
-                connection.execute(insert(attempts), attempt)
+            connection.execute(insert(trials), rows)
+            if begun:
+                connection.execute(insert(attempts), begun)
 
         self._write(write)
-        self._keep(trial)
-        return trial
+        for trial in found:
+            self._keep(trial)
+        return found
 
     def start(self, number: int) -> Trial:
         """Open a new attempt of a reserved trial and give the trial with its attempt number."""
@@ -200,7 +233,7 @@ class StudyLedger(StudyLog):
 
         def write(connection: Connection) -> int:
             connection.execute(LOSE_ATTEMPT, end)
-            add_reports(connection, self._study, replace(held, reports=reports))
+            add_reports(connection, self._study, [replace(held, reports=reports)])
             return connection.execute(lost).scalar_one()
 
         return self._write(write)
@@ -222,9 +255,44 @@ class StudyLedger(StudyLog):
 
         Raises `LedgerError` when the trial is finished already or `attempt` is not its newest.
         """
-        held = self._check_open(number, attempt)
-        trial = replace(
-            held,
+        return self.finish_many([(number, attempt, outcome)])[0]
+
+    def finish_many(self, ends: Sequence[tuple[int, int, Outcome]]) -> list[Trial]:
+        """Close trials (number, attempt, outcome) as `finish` does, in one transaction: all of them or none."""
+        now = time.time()
+        told = [self._ended(*end) for end in ends]
+        rows = [trial_row(self._study, trial, ended=now) for trial in told]
+        at = [{"of_study": self._study, "of_number": t.id, "of_attempt": t.attempt} for t in told]
+        new = [
+            {f"new_{k}": row[k] for k in ("state", "metrics", "failure", "message", "seconds", "ended")} for row in rows
+        ]
+        lost = [place for place, t in zip(at, told, strict=True) if t.failure is FailureKind.LOST_WORKER]
+        entries = [self._of_trial(trial, now) for trial in told if self._told or not trial.counted]
+
+        def write(connection: Connection) -> None:
+            for trial, place, values in zip(told, at, new, strict=True):
+                if connection.execute(FINISH, {**place, **values}).rowcount != 1:
+                    raise LedgerError(f"trial {trial.id} was changed by another process; the answer is refused")
+            connection.execute(
+                END_ATTEMPT, [{**p, "ended_as": str(t.state), "now": now} for p, t in zip(at, told, strict=True)]
+            )
+            if lost:  # these attempts were lost before, with their reports
+                connection.execute(FORGET_REPORTS, lost)
+            add_reports(connection, self._study, told)
+            if entries:
+                connection.execute(insert(outbox), entries)
+
+        self._write(write)
+        if any((trial.seconds or 0.0) >= _WORTH_A_SYNC for trial in told):
+            self._database.sync()
+        for trial in told:
+            self._keep(trial)
+        return told
+
+    def _ended(self, number: int, attempt: int, outcome: Outcome) -> Trial:
+        """Give an open trial as it is with its outcome."""
+        return replace(
+            self._check_open(number, attempt),
             state=outcome.state,
             values=dict(outcome.values) if outcome.state is TrialState.COMPLETE else {},
             failure=outcome.failure,
@@ -232,26 +300,10 @@ class StudyLedger(StudyLog):
             seconds=outcome.seconds,
             reports=outcome.reports,
         )
-        now = time.time()
-        at = {"of_study": self._study, "of_number": number, "of_attempt": attempt}
-        row = trial_row(self._study, trial, ended=now)
-        new = {f"new_{k}": row[k] for k in ("state", "metrics", "failure", "message", "seconds", "ended")}
-        payload: JsonObject = {"trial": asdict(trial), "started": now - (outcome.seconds or 0.0), "ended": now}
 
-        def write(connection: Connection) -> None:
-            if connection.execute(FINISH, {**at, **new}).rowcount != 1:
-                raise LedgerError(f"trial {number} was changed by another process; the answer is refused")
-            connection.execute(END_ATTEMPT, {**at, "ended_as": str(trial.state), "now": now})
-            if outcome.failure is FailureKind.LOST_WORKER:  # the attempt was lost before, with its reports
-                connection.execute(FORGET_REPORTS, at)
-            add_reports(connection, self._study, trial)
-            self._post(connection, "trial", f"trial/{number}/{attempt}", trial.round, payload)
-
-        self._write(write)
-        if (outcome.seconds or 0.0) >= _WORTH_A_SYNC:
-            self._database.sync()
-        self._keep(trial)
-        return trial
+    def record_final(self, report: FinalReport, payload: JsonObject, best: Sequence[Trial] = ()) -> None:
+        """Keep the final figures and put `payload` into the outbox; before it `best`, unless MLflow knows them."""
+        self._record_final(report, payload, lambda connection: self._post_trials(connection, best))
 
     def import_trials(self, found: Iterable[Trial]) -> int:
         """Add finished trials of another study as history; they count for no budget. Gives how many were added."""
@@ -271,11 +323,11 @@ class StudyLedger(StudyLog):
         ]
 
         def write(connection: Connection) -> None:
-            for trial in imported:
-                connection.execute(insert(trials), trial_row(self._study, trial, ended=now))
-                add_reports(connection, self._study, trial)
-                payload: JsonObject = {"trial": asdict(trial), "started": now - (trial.seconds or 0.0), "ended": now}
-                self._post(connection, "trial", f"trial/{trial.id}/1", 0, payload)
+            if imported:
+                connection.execute(insert(trials), [trial_row(self._study, trial, ended=now) for trial in imported])
+                add_reports(connection, self._study, imported)
+                if self._told:
+                    connection.execute(insert(outbox), [self._of_trial(trial, now) for trial in imported])
 
         self._write(write)
         for trial in imported:
@@ -332,6 +384,18 @@ class StudyLedger(StudyLog):
         elif trial.kind not in ("fresh_seed", "holdout") and trial.id not in self._outside:
             self._places[trial.id] = len(self._shown)
             self._shown.append(trial)
+
+    def _post_trials(self, connection: Connection, found: Sequence[Trial]) -> None:
+        """Tell MLflow of trials that it was not told of as they ended."""
+        query = select(trials.c.number, trials.c.ended).where(trials.c.study == self._study)
+        ends = {row.number: row.ended for row in connection.execute(query)}
+        for trial in found:
+            entry = self._of_trial(trial, ends[trial.id])
+            if not self._is_posted(connection, str(entry["key"])):
+                connection.execute(insert(outbox), entry)
+
+    def _of_trial(self, trial: Trial, ended: float) -> dict[str, object]:
+        return self._entry("trial", f"trial/{trial.id}/{trial.attempt}", trial.round, told_trial(trial, ended))
 
     def _check_open(self, number: int, attempt: int) -> Trial:
         """Give the trial whose newest attempt this is. Raises `LedgerError` when it is finished, or at another one."""

@@ -154,8 +154,8 @@ class StudyLog:
         bodies = self._read(lambda connection: connection.execute(query).scalars().all())
         return [EarlierStudy.from_json(_unpacked(body)) for body in bodies]
 
-    def record_final(self, report: FinalReport, payload: JsonObject) -> None:
-        """Keep the final figures and put `payload` into the outbox."""
+    def _record_final(self, report: FinalReport, payload: JsonObject, before: Callable[[Connection], None]) -> None:
+        """Keep the final figures and put `payload` into the outbox, behind what `before` puts there."""
         body = json.dumps(report.to_json())
 
         def record(connection: Connection) -> None:
@@ -163,6 +163,7 @@ class StudyLog:
             end = 1 + sum(change.reopens for change in changes_of(connection, self._study))
             key = "final" if end == 1 else f"final/{end}"
             if not self._is_posted(connection, key):
+                before(connection)
                 self._post(connection, "final", key, 0, payload)
 
         self._write(record)
@@ -205,8 +206,11 @@ class StudyLog:
         return self._database.write(work, self._fence)
 
     def _post(self, connection: Connection, kind: str, key: str, round_: int, payload: JsonObject) -> None:
+        connection.execute(insert(outbox), self._entry(kind, key, round_, payload))
+
+    def _entry(self, kind: str, key: str, round_: int, payload: JsonObject) -> dict[str, object]:
         row = {"study": self._study, "kind": kind, "key": key, "round": round_, "payload": json.dumps(payload)}
-        connection.execute(insert(outbox), {**row, "claimed": 0})
+        return {**row, "claimed": 0}
 
     def _is_posted(self, connection: Connection, key: str) -> bool:
         there = select(outbox.c.id).where(outbox.c.study == self._study, outbox.c.key == key)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from agentic_hpt.errors import FailureKind
 from agentic_hpt.ledger.schema import attempts, reports, trials
-from agentic_hpt.records import LostAttempt, Report, Trial, TrialState
+from agentic_hpt.records import JsonObject, LostAttempt, Report, Trial, TrialState
 
 Rows = Sequence[Row[tuple[object, ...]]]
+
+_FIELDS = tuple(field.name for field in fields(Trial))
 
 # Built once: building them anew costs more than SQLite does.
 OPEN_ATTEMPTS = (
@@ -85,23 +88,30 @@ def trial_row(study: int, trial: Trial, ended: float | None = None) -> dict[str,
     return row
 
 
-def add_reports(connection: Connection, study: int, trial: Trial) -> None:
-    """Keep what a trial's attempt reported."""
-    if trial.reports:
-        connection.execute(
-            insert(reports),
-            [
-                {
-                    "study": study,
-                    "number": trial.id,
-                    "attempt": trial.attempt,
-                    "position": i,
-                    "step": report.step,
-                    "metrics": json.dumps(dict(report.metrics)),
-                }
-                for i, report in enumerate(trial.reports)
-            ],
-        )
+def add_reports(connection: Connection, study: int, told: Sequence[Trial]) -> None:
+    """Keep what trials' newest attempts reported."""
+    rows = [
+        {
+            "study": study,
+            "number": trial.id,
+            "attempt": trial.attempt,
+            "position": i,
+            "step": report.step,
+            "metrics": json.dumps(dict(report.metrics)),
+        }
+        for trial in told
+        for i, report in enumerate(trial.reports)
+    ]
+    if rows:
+        connection.execute(insert(reports), rows)
+
+
+def told_trial(trial: Trial, ended: float) -> JsonObject:
+    """Give what MLflow is told of a trial that ended then."""
+    known: JsonObject = {name: getattr(trial, name) for name in _FIELDS}
+    curve = [{"step": report.step, "metrics": dict(report.metrics)} for report in trial.reports]
+    whole = {**known, "params": dict(trial.params), "values": dict(trial.values), "reports": curve}
+    return {"trial": whole, "started": ended - (trial.seconds or 0.0), "ended": ended}
 
 
 def stored_rows(connection: Connection, study: int) -> tuple[Rows, Rows]:

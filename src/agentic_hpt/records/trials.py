@@ -162,6 +162,18 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """A trial that a worker wants reserved."""
+
+    params: Params
+    tuned: tuple[str, ...]
+    seed: int | None = None
+    """By default the trial's own."""
+    continues: int | None = None
+    """The stopped trial that it goes on from."""
+
+
+@dataclass(frozen=True, slots=True)
 class Assignment:
     """A worker's job for one round: what it tunes, what it holds, how many trials it may run.
 

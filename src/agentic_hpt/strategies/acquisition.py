@@ -11,6 +11,8 @@ from scipy.special import log_ndtr
 from agentic_hpt.strategies.encoding import Encoding
 
 Floats = NDArray[np.float64]
+Box = tuple[Floats, Floats]
+"""Its low and its high corner."""
 Score = Callable[[Floats], Floats]
 """Gives each row's worth; the highest is tried."""
 
@@ -72,20 +74,16 @@ def most_promising(
     score: Score,
     around: Floats,
     dice: np.random.Generator,
-    box: tuple[Floats, Floats] | None = None,
+    box: Box | None = None,
     even: int = _EVEN,
 ) -> tuple[Floats, Floats]:
     """Search for the rows with the highest score: draws over the space, mutants of `around`, then of the best found.
 
     With a `box` (its low and its high corner) nothing outside it is drawn. Gives rows and scores, the best first.
     """
-    reach = 1.0 if box is None else float(np.mean(box[1] - box[0]))
-    rows = _drawn(encoding, even, dice, box)
-    if len(around):
-        parents = np.repeat(around, 16, axis=0)
-        rows = np.concatenate([rows, *(mutants(encoding, parents, r * reach, dice, box) for r in _REACHES)])
+    rows = spread_rows(encoding, around, dice, box, even)
     scores = score(rows)
-    reach *= 0.1
+    reach = 0.1 * _width(box)
     for _ in range(_SWEEPS):
         best = np.argsort(-scores, kind="stable")[:_BEST]
         children = mutants(encoding, np.repeat(rows[best], _CHILDREN, axis=0), reach, dice, box)
@@ -95,12 +93,27 @@ def most_promising(
     return rows[order], scores[order]
 
 
+def spread_rows(
+    encoding: Encoding,
+    around: Floats,
+    dice: np.random.Generator,
+    box: Box | None = None,
+    even: int = _EVEN,
+) -> Floats:
+    """Draw rows over the space, or over the `box`, and mutants of `around`, near and far."""
+    rows = _drawn(encoding, even, dice, box)
+    if not len(around):
+        return rows
+    parents, reach = np.repeat(around, 16, axis=0), _width(box)
+    return np.concatenate([rows, *(mutants(encoding, parents, r * reach, dice, box) for r in _REACHES)])
+
+
 def mutants(
     encoding: Encoding,
     parents: Floats,
     reach: float,
     dice: np.random.Generator,
-    box: tuple[Floats, Floats] | None = None,
+    box: Box | None = None,
 ) -> Floats:
     """Give each parent with some parameters moved, at least one; where there is a grid, by a step of it or more."""
     count, width = parents.shape
@@ -128,7 +141,11 @@ def quasi_random(encoding: Encoding, first: int, count: int, seed: int) -> Float
     return encoding.snapped(encoding.scaled((shift + np.outer(np.arange(first + 1, first + count + 1), steps)) % 1.0))
 
 
-def _drawn(encoding: Encoding, count: int, dice: np.random.Generator, box: tuple[Floats, Floats] | None) -> Floats:
+def _width(box: Box | None) -> float:
+    return 1.0 if box is None else float(np.mean(box[1] - box[0]))
+
+
+def _drawn(encoding: Encoding, count: int, dice: np.random.Generator, box: Box | None) -> Floats:
     rows = encoding.uniform(count, dice)
     if box is None:
         return encoding.snapped(rows)
@@ -137,7 +154,7 @@ def _drawn(encoding: Encoding, count: int, dice: np.random.Generator, box: tuple
     return _boxed(encoding, np.where(encoding.categorical, rows, inside), box)
 
 
-def _boxed(encoding: Encoding, rows: Floats, box: tuple[Floats, Floats] | None) -> Floats:
+def _boxed(encoding: Encoding, rows: Floats, box: Box | None) -> Floats:
     if box is None:
         return encoding.snapped(rows)
     low, high = box

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from agentic_hpt.earlier import Usable
 from agentic_hpt.records import Arm, Assignment, Goal, Outlook, Params, ParamValue, Trial, TrialState
 from agentic_hpt.space import SearchSpace
-from agentic_hpt.strategies.acquisition import Score, most_promising, mutants, quasi_random
+from agentic_hpt.strategies.acquisition import Box, Score, most_promising, mutants, quasi_random, spread_rows
+from agentic_hpt.strategies.batch import Pool
 from agentic_hpt.strategies.belief import Belief, own_process
 from agentic_hpt.strategies.chance import Chance
 from agentic_hpt.strategies.curves import estimated_final
@@ -21,6 +22,7 @@ from agentic_hpt.strategies.evolution import evolved
 from agentic_hpt.strategies.history import Window, of_arm
 from agentic_hpt.strategies.observed import Observed, observed
 from agentic_hpt.strategies.scales import How
+from agentic_hpt.strategies.threads import one_thread
 from agentic_hpt.strategies.transfer import Prior
 
 Floats = NDArray[np.float64]
@@ -34,6 +36,7 @@ _LEAST_OUTLOOK = 10
 _DRAWS = 400
 _AROUND = 8
 _COVER = 256
+_POOL = 1024
 _NEAREST = 6
 _LEAST_NEAREST = 20
 _WIDTH, _MOST_WIDTH, _LEAST_WIDTH = 0.4, 0.8, 2.0**-8
@@ -55,25 +58,28 @@ class Arms:
         self._window = Window(goal)
 
     def candidates(
-        self, arm: Arm, assignment: Assignment, within: SearchSpace, trials: Sequence[Trial], seed: int
+        self, arm: Arm, assignment: Assignment, within: SearchSpace, trials: Sequence[Trial], seed: int, count: int = 1
     ) -> Iterator[Configuration]:
-        """Give configurations of the subspace `within` that an arm would try, best first; some may be tried already."""
+        """Give configurations of the subspace `within` that an arm would try, best first; some may be tried already.
+
+        With a `count` above 1 the first ones are those to try together.
+        """
         encoding = Encoding(within, {n: v for n, v in assignment.held.items() if n not in assignment.tuned})
         dice = np.random.default_rng(seed)
         turn, whole = len(trials), trials
         trials = self._window.of(trials)
         seen = observed(self._encoding, self._goal, trials, estimated_final(trials, self._goal))
-        evolved_rows = evolved(encoding, self._goal, whole, seed) if arm == "cmaes" else None
+        evolved_rows = evolved(encoding, self._goal, whole, seed, count) if arm == "cmaes" else None
         if arm == "quasi" or len(seen.rows) < LEAST:
-            rows = self._even(encoding, turn)
+            rows = self._even(encoding, turn, count)
         elif evolved_rows is not None:
             rows = evolved_rows
         elif arm == "local":
-            rows = self._local(encoding, seen, trials, turn, dice)
+            rows = self._local(encoding, seen, trials, turn, dice, count)
         elif arm == "niche":
-            rows = self._niche(encoding, seen, trials, dice)
+            rows = self._niche(encoding, seen, trials, dice, count)
         else:
-            rows = self._global(encoding, seen, trials, turn, dice)
+            rows = self._global(encoding, seen, trials, turn, dice, count)
         known: set[bytes] = set()
         for row in rows:
             key = row.tobytes()
@@ -98,6 +104,10 @@ class Arms:
         Of the surrogate's draws at the most promising places it is the mean of what the best of `round_trials` of them
         gains on the incumbent.
         """
+        with one_thread():
+            return self._outlook(trials, round_trials)
+
+    def _outlook(self, trials: Sequence[Trial], round_trials: int) -> Outlook | None:
         finished = self._window.of([t for t in trials if t.finished])
         seen = observed(self._encoding, self._goal, finished, estimated_final(finished, self._goal))
         if self._goal.several or len(seen.rows) < _LEAST_OUTLOOK or not seen.feasible.any():
@@ -114,21 +124,53 @@ class Arms:
         ends = scale.untold(np.array([best - noise, best + noise]))
         return Outlook(float(gains.mean()), float(gains.std()), float(ends[1] - ends[0]) / 2, len(seen.rows))
 
-    def _even(self, encoding: Encoding, turn: int) -> Floats:
-        return quasi_random(encoding, turn, _COVER, self._seed)
+    def _even(self, encoding: Encoding, turn: int, count: int) -> Floats:
+        return quasi_random(encoding, turn, _COVER + count - 1, self._seed)
+
+    def _search(
+        self,
+        encoding: Encoding,
+        belief: Belief,
+        score: Score,
+        around: Floats,
+        dice: np.random.Generator,
+        count: int,
+        box: Box | None = None,
+    ) -> Floats:
+        """Give the most promising rows, best first; of more than one to try together, each knowing those before it."""
+        found, _ = most_promising(encoding, score, around, dice, box)
+        if count == 1:
+            return found
+        rows = np.unique(
+            np.concatenate([found, spread_rows(encoding, around, dice, box, max(_POOL, 4 * count))]), axis=0
+        )
+        pool = Pool(belief, encoding.moved_to(self._encoding, rows), score(rows))
+        chosen = pool.choose(count + count // 4 + 4)  # some are tried already, or alike
+        return np.concatenate([rows[chosen], found])
 
     def _global(
-        self, encoding: Encoding, seen: Observed, trials: Sequence[Trial], turn: int, dice: np.random.Generator
+        self,
+        encoding: Encoding,
+        seen: Observed,
+        trials: Sequence[Trial],
+        turn: int,
+        dice: np.random.Generator,
+        count: int,
     ) -> Floats:
         """Search the whole subspace under a process fitted to the whole history, its losses scaled by turns."""
         how: How = "log" if turn % 2 else "power"
         belief = self._belief(seen, how)
         around = self._encoding.moved_to(encoding, seen.rows[_best(seen, _AROUND)])
-        found, _ = most_promising(encoding, self._score(belief, encoding, trials), around, dice)
-        return found
+        return self._search(encoding, belief, self._score(belief, encoding, trials), around, dice, count)
 
     def _local(
-        self, encoding: Encoding, seen: Observed, trials: Sequence[Trial], turn: int, dice: np.random.Generator
+        self,
+        encoding: Encoding,
+        seen: Observed,
+        trials: Sequence[Trial],
+        turn: int,
+        dice: np.random.Generator,
+        count: int,
     ) -> Floats:
         """Search a box around the incumbent under a process fitted to the trials nearest to it.
 
@@ -147,7 +189,7 @@ class Arms:
         reach = np.maximum(half, encoding.steps)  # a grid's neighbours are always near
         box = np.clip(middle - reach, 0.0, 1.0), np.clip(middle + reach, 0.0, 1.0)
         parents = encoding.snapped(here)
-        found, _ = most_promising(encoding, self._score(belief, encoding, trials), parents, dice, box)
+        found = self._search(encoding, belief, self._score(belief, encoding, trials), parents, dice, count, box)
         return np.concatenate([found, mutants(encoding, np.repeat(parents, 64, axis=0), 2 * half, dice)])
 
     def _score(self, belief: Belief, encoding: Encoding, trials: Sequence[Trial]) -> Score:
@@ -165,7 +207,9 @@ class Arms:
 
         return worth
 
-    def _niche(self, encoding: Encoding, seen: Observed, trials: Sequence[Trial], dice: np.random.Generator) -> Floats:
+    def _niche(
+        self, encoding: Encoding, seen: Observed, trials: Sequence[Trial], dice: np.random.Generator, count: int
+    ) -> Floats:
         """Search where the incumbent is not, to better what is best there: another basin may be deeper in the end.
 
         By turns that is where one of the unordered choices has another value than the incumbent, and where the
@@ -197,8 +241,8 @@ class Arms:
             return found
 
         chosen = np.flatnonzero(there)[np.argsort(seen.losses[there, 0], kind="stable")[:_AROUND]]
-        found, _ = most_promising(encoding, worth, self._encoding.moved_to(encoding, seen.rows[chosen]), dice)
-        return found
+        around = self._encoding.moved_to(encoding, seen.rows[chosen])
+        return self._search(encoding, belief, worth, around, dice, count)
 
     def _belief(self, seen: Observed, how: How) -> Belief:
         """Fit, or give what was fitted to the same trials: the workers of a round ask one after the other."""

@@ -51,6 +51,19 @@ class Auto(Joint):
             assignment = replace(assignment, arm=by_turn(self._arms, len(trials)))
         return super().propose(assignment, trials, seed)
 
+    def propose_many(self, assignment: Assignment, trials: Sequence[Trial], seeds: Sequence[int]) -> list[Proposal]:
+        """Give configurations that are to run together, those of `ask` and `bridge` by all arms."""
+        if assignment.arm is not None or assignment.kind not in ("ask", "bridge"):
+            return super().propose_many(assignment, trials, seeds)
+        turns: dict[Arm, list[int]] = {}
+        for turn, seed in enumerate(seeds, start=len(trials)):
+            turns.setdefault(by_turn(self._arms, turn), []).append(seed)
+        found: list[Proposal] = []
+        for arm, own in turns.items():
+            beside = [proposal.params for proposal in found]
+            found += self._proposer.propose_many(replace(assignment, arm=arm), trials, own, beside)
+        return found
+
     def insights(self, trials: Sequence[Trial]) -> Insights:
         """Say which parameters matter, which interact, and what going on may bring."""
         return replace(super().insights(trials), outlook=self._surrogate.outlook(trials, _OUTLOOK_TRIALS))

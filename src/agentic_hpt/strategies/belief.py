@@ -83,7 +83,7 @@ class Belief:
 
     def worth(self, rows: Floats) -> Floats:
         """Give the logarithm of what a row is expected to gain, times the chance that it counts."""
-        chance = self._log_chance(rows)
+        chance = self.log_chance(rows)
         if self.best is None:
             return chance
         predicted = [process.predict(rows) for process in self.objectives]
@@ -92,7 +92,8 @@ class Belief:
         means, sds = (np.stack(part, axis=1) for part in zip(*predicted, strict=True))
         return log_volume_gain(means, sds, self.front, self.reference) + chance
 
-    def _log_chance(self, rows: Floats) -> Floats:
+    def log_chance(self, rows: Floats) -> Floats:
+        """Give the logarithm of the chance that a row meets the constraints and ends with a value."""
         found = np.zeros(len(rows))
         for process, zero in self.limits:
             mean, sd = process.predict(rows)

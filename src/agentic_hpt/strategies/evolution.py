@@ -23,9 +23,10 @@ _STRIDE = 100
 """The newest 100 to 200 of its own trials are replayed; at every hundredth it starts anew, from what was best then."""
 
 
-def evolved(encoding: Encoding, goal: Goal, trials: Sequence[Trial], seed: int) -> Floats | None:
+def evolved(encoding: Encoding, goal: Goal, trials: Sequence[Trial], seed: int, count: int = 1) -> Floats | None:
     """Give rows drawn from the distribution as it is after the arm's own trials; `None` before anything has a value.
 
+    They are enough for `count` trials.
     It starts at what was best before the arm's first trial, and anew when it has converged. A trial without a value
     counts as the worst of its generation; one with a value that limits have since taken from a list, as none.
     """
@@ -52,7 +53,7 @@ def evolved(encoding: Encoding, goal: Goal, trials: Sequence[Trial], seed: int) 
             if optimizer.should_stop():
                 optimizer = _started(encoding, best, seed + len(own))
     optimizer._rng = np.random.RandomState(seed)
-    return encoding.snapped(np.array([optimizer.ask() for _ in range(_COUNT)]))
+    return encoding.snapped(np.array([optimizer.ask() for _ in range(max(_COUNT, 2 * count))]))
 
 
 def _started(encoding: Encoding, center: Floats, seed: int):  # type: ignore[no-untyped-def]

@@ -121,6 +121,18 @@ class GaussianProcess:
         drawn: Floats = self.predict(rows)[0] + dice.standard_normal((count, len(rows))) @ root.T
         return drawn
 
+    def explaining(self, rows: Floats) -> tuple[Floats, Floats]:
+        """Give what its own rows explain of others, shape (own, n), and the variance that is left at each of those.
+
+        The covariance left between two of them is `covariance` less the product of their columns.
+        """
+        half: Floats = solve_triangular(self._root, self._to(rows).T, lower=True, check_finite=False)
+        return half, np.maximum(self.signal - np.einsum("ij,ij->j", half, half), 1e-12)
+
+    def covariance(self, rows: Floats, others: Floats) -> Floats:
+        """Give the covariance of rows with others, before anything was seen."""
+        return self.signal * _matern(np.tensordot(self.weights, _distances(rows, others, self.categorical), 1))
+
     def _to(self, rows: Floats) -> Floats:
         """Give the covariance of `rows` with the process's own."""
         squared = np.zeros((len(rows), len(self.rows)))

@@ -29,6 +29,10 @@ class Joint:
         """Give the next configuration, or `None` when the assignment's subspace holds nothing new."""
         return self._proposer.propose(assignment, trials, seed)
 
+    def propose_many(self, assignment: Assignment, trials: Sequence[Trial], seeds: Sequence[int]) -> list[Proposal]:
+        """Give configurations that are to run together; fewer when the subspace holds nothing new beyond them."""
+        return self._proposer.propose_many(assignment, trials, seeds)
+
     def bridge(self, situation: Situation) -> Assignment | None:
         """Give the worker that keeps free slots busy."""
         return bridge_worker(situation, self._proposer)

@@ -28,6 +28,7 @@ from agentic_hpt.strategies.arms import Arms
 from agentic_hpt.strategies.chance import ENOUGH
 from agentic_hpt.strategies.drawing import value_outside
 from agentic_hpt.strategies.encoding import Encoding, Floats
+from agentic_hpt.strategies.threads import one_thread
 from agentic_hpt.strategies.view import SamplerView
 
 _GRID_LIMIT = 10_000
@@ -58,6 +59,10 @@ class Proposer:
 
     def propose(self, assignment: Assignment, trials: Sequence[Trial], seed: int) -> Proposal | None:
         """Give a configuration not tried yet, or `None` when the subspace is a grid that is used up."""
+        with one_thread():
+            return self._one(assignment, trials, seed)
+
+    def _one(self, assignment: Assignment, trials: Sequence[Trial], seed: int) -> Proposal | None:
         tried, near = self._tried(trials), list[Params]()
         running = self._encoding.rows([t.params for t in trials if t.state is TrialState.RUNNING])
         chance = self._arms.chance(trials)
@@ -82,25 +87,82 @@ class Proposer:
             return Proposal(left[seed % len(left)], assignment.tuned)
         return None
 
-    def _sampled(self, assignment: Assignment, trials: Sequence[Trial], seed: int) -> Iterator[dict[str, ParamValue]]:
+    def propose_many(
+        self,
+        assignment: Assignment,
+        trials: Sequence[Trial],
+        seeds: Sequence[int],
+        beside: Sequence[Params] = (),
+    ) -> list[Proposal]:
+        """Give configurations not tried yet that are to run together, a seed each, and together with those `beside`.
+
+        They are the first that an arm would try: what it knows is worked out once for all of them. Fewer where the
+        subspace is a grid that is used up.
+        """
+        if len(seeds) == 1 and not beside:
+            found = self.propose(assignment, trials, seeds[0])
+            return [] if found is None else [found]
+        with one_thread():
+            return self._many(assignment, trials, seeds, beside)
+
+    def _many(
+        self, assignment: Assignment, trials: Sequence[Trial], seeds: Sequence[int], beside: Sequence[Params]
+    ) -> list[Proposal]:
+        count, tried = len(seeds), self._tried(trials)
+        chosen, near, doubtful = list[Params](), list[Params](), list[tuple[float, int, Params]]()
+        rows = self._encoding.rows([*(t.params for t in trials if t.state is TrialState.RUNNING), *beside])
+        known = {configuration_key(params) for params in beside}
+        chance = self._arms.chance(trials)
+        pending = [*trials, *_pending(assignment, trials, beside)]
+        for params in self._candidates(assignment, pending, seeds[0], count):
+            if len(chosen) == count:
+                break
+            key = configuration_key(params)
+            if key in known or tried(params):
+                continue
+            known.add(key)
+            row = self._encoding.rows([params])
+            if alike(row[0], rows, self._encoding):
+                near.append(params)
+                continue
+            likely = 1.0 if chance is None else float(chance([params])[0])
+            if likely >= ENOUGH:
+                chosen.append(params)
+                rows = np.concatenate([rows, row])
+            else:
+                doubtful.append((-likely, len(doubtful), params))
+        chosen += [params for *_, params in sorted(doubtful, key=lambda told: told[:2])]
+        chosen += near
+        if len(chosen) < count:
+            chosen += [c for c in self._grid(assignment) or () if configuration_key(c) not in known and not tried(c)]
+        return [Proposal(params, assignment.tuned) for params in chosen[:count]]
+
+    def _sampled(
+        self, assignment: Assignment, trials: Sequence[Trial], seed: int, count: int
+    ) -> Iterator[dict[str, ParamValue]]:
         arm = assignment.arm or self._arm
-        if arm != "tpe":
-            within = self._within(assignment)
-            yield from islice(self._arms.candidates(arm, assignment, within, trials, seed), _MOST_CANDIDATES)
-            return
-        view = self._view(assignment)
-        view.sync([trial for trial in trials if fits(trial, assignment)] if _choosy(assignment) else trials)
-        for attempt in range(_TRIES):
-            yield view.propose((seed + attempt) % 2**32)
+        if arm == "tpe":
+            view = self._view(assignment)
+            view.sync([trial for trial in trials if fits(trial, assignment)] if _choosy(assignment) else trials)
+            if count == 1:
+                for attempt in range(_TRIES):
+                    yield view.propose((seed + attempt) % 2**32)
+                return
+            if view.knows:
+                yield from view.propose_many(seed, count)
+                return
+            arm = "quasi"  # instead of draws: so many are better spread
+        within, most = self._within(assignment), max(_MOST_CANDIDATES, 4 * count)
+        yield from islice(self._arms.candidates(arm, assignment, within, trials, seed, count), most)
 
     def _candidates(
-        self, assignment: Assignment, trials: Sequence[Trial], seed: int
+        self, assignment: Assignment, trials: Sequence[Trial], seed: int, count: int = 1
     ) -> Iterator[dict[str, ParamValue]]:
         """Give allowed configurations: sampled ones, sampled ones mended where they broke a constraint, drawn ones."""
         dice = random.Random(seed)
         turn = sum(trial.kind == "outside" for trial in trials) if assignment.kind == "outside" else 0
         broken: list[dict[str, ParamValue]] = []
-        for params in self._sampled(assignment, trials, seed):
+        for params in self._sampled(assignment, trials, seed, count):
             if assignment.kind == "outside":
                 params = self._moved_outside(params, assignment.region, turn, dice)
             if self._space.allows(params):
@@ -119,7 +181,7 @@ class Proposer:
                 return self._moved_outside(params, assignment.region, turn, dice)
             return params
 
-        for _ in range(_RANDOM_TRIES):
+        for _ in range(max(_RANDOM_TRIES, 2 * count)):
             drawn = feasible_draw(self._within(assignment), draw, dice, anchors=anchors, tries=_TRIES)
             if drawn is not None:
                 yield drawn
@@ -235,6 +297,16 @@ class Proposer:
             space = self._within(assignment)
             self._views[key] = SamplerView(space, self._goal, assignment.tuned, assignment.held)
         return self._views[key]
+
+
+def _pending(assignment: Assignment, trials: Sequence[Trial], beside: Sequence[Params]) -> list[Trial]:
+    """Give configurations as running trials."""
+    first = max((trial.id for trial in trials), default=-1) + 1
+    running, kind = TrialState.RUNNING, assignment.kind
+    return [
+        Trial(number, params, running, 0, assignment.worker, kind, assignment.round)
+        for number, params in enumerate(beside, start=first)
+    ]
 
 
 def alike(row: Floats, rows: Floats, encoding: Encoding) -> bool:

@@ -7,10 +7,12 @@ seed: the sampler is made anew for each, and the trial it was asked for is faile
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import Trial as OptunaTrial
@@ -20,18 +22,54 @@ from agentic_hpt.records import Goal, Params, ParamValue, Trial, TrialState
 from agentic_hpt.space import Choice, Float, Int, Parameter, SearchSpace
 from agentic_hpt.strategies.history import Window
 
+if TYPE_CHECKING:
+    from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
+
+Floats = NDArray[np.float64]
+_CANDIDATES = 24
+_LOT = 32
+
 Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
 
 
 class _Sampler(optuna.samplers.TPESampler):
     """TPE that is told which parameters every trial has, where Optuna's looks through all trials to find out."""
 
-    def __init__(self, together: dict[str, BaseDistribution], seed: int, startup: int) -> None:
-        super().__init__(seed=seed, n_startup_trials=startup, multivariate=len(together) > 1, constant_liar=True)
+    def __init__(
+        self, together: dict[str, BaseDistribution], seed: int, startup: int, candidates: int = _CANDIDATES
+    ) -> None:
+        super().__init__(
+            seed=seed,
+            n_startup_trials=startup,
+            multivariate=len(together) > 1,
+            constant_liar=True,
+            n_ei_candidates=candidates,
+        )
         self._together = together
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self._together
+
+
+class _Batch(_Sampler):
+    """TPE for many trials at once: for each group of parameters it asks for, the answers of all of them.
+
+    Each trial has candidates of its own, drawn from the same estimators, and the best of them, as if it were asked for
+    alone: only the estimators, which are most of the work, are made once.
+    """
+
+    def __init__(self, together: dict[str, BaseDistribution], seed: int, startup: int, count: int) -> None:
+        super().__init__(together, seed, startup, candidates=_CANDIDATES * count)
+        self._count = count
+        self.answers: dict[str, list[float]] = {}
+
+    def _compute_acquisition_func(
+        self, samples: dict[str, Floats], mpe_below: _ParzenEstimator, mpe_above: _ParzenEstimator
+    ) -> Floats:
+        values: Floats = super()._compute_acquisition_func(samples, mpe_below, mpe_above)
+        best = values.reshape(self._count, -1).argmax(axis=1) + np.arange(self._count) * (len(values) // self._count)
+        self.answers.update({name: [float(v) for v in drawn[best]] for name, drawn in samples.items()})
+        return values
 
 
 class SamplerView:
@@ -51,6 +89,7 @@ class SamplerView:
         unconditional = {n: d for n, d in self._distributions.items() if not space[n].when and not d.single()}
         together = dict(sorted(unconditional.items())) if len(self._tuned) > 1 else {}
         self._together: dict[str, BaseDistribution] = dict(together)
+        self._startup = 4 if len(self._tuned) == 1 else 10
         self._window = Window(goal)
         self._begin()
 
@@ -99,7 +138,7 @@ class SamplerView:
 
     def propose(self, seed: int) -> dict[str, ParamValue]:
         """Give a configuration: sampled values for `tuned`, those of `held` for the rest."""
-        self._study.sampler = _Sampler(self._together, seed, startup=4 if len(self._tuned) == 1 else 10)
+        self._study.sampler = _Sampler(self._together, seed, self._startup)
         asked = self._study.ask()
         params: dict[str, ParamValue] = {}
         for name in self._space.order:
@@ -113,14 +152,58 @@ class SamplerView:
         self._study.tell(asked, state=optuna.trial.TrialState.FAIL)
         return {name: params[name] for name in self._space if name in params}
 
+    @property
+    def knows(self) -> bool:
+        """Whether enough trials have ended to propose from them."""
+        ended = self._study.get_trials(deepcopy=False, states=(OptunaState.COMPLETE, OptunaState.PRUNED))
+        return len(ended) >= self._startup
+
+    def propose_many(self, seed: int, count: int) -> Iterator[dict[str, ParamValue]]:
+        """Give configurations to try together, some more than `count`, as some may be tried already.
+
+        After every 32 the sampler is told of those before as running.
+        """
+        told: list[int] = []
+        try:
+            for lot in range(-(-count // _LOT) + 1):
+                found = self._lot((seed + lot) % 2**32, min(count, _LOT))
+                yield from found
+                for params in found:
+                    told.append(len(self._study.get_trials(deepcopy=False)))
+                    self._study.add_trial(self._running_with(params))
+        finally:
+            for number in told:
+                self._study.tell(number, state=OptunaState.FAIL)
+
+    def _lot(self, seed: int, count: int) -> list[dict[str, ParamValue]]:
+        sampler = self._study.sampler = _Batch(self._together, seed, self._startup, count)
+        asked = self._study.ask()
+        answers: dict[str, list[object]] = {}
+        for name, wanted in self._distributions.items():
+            one = suggest(asked, name, wanted)  # a parameter with one value is not sampled
+            known = sampler.answers.get(name)
+            answers[name] = [one] * count if known is None else [wanted.to_external_repr(value) for value in known]
+        self._study.tell(asked, state=OptunaState.FAIL)
+        found = []
+        for place in range(count):
+            params: dict[str, ParamValue] = {}
+            for name in self._space.order:
+                if not self._space.is_active(name, params):
+                    continue
+                parameter = self._space[name]
+                if name in answers:
+                    params[name] = to_value(parameter, answers[name][place])
+                else:
+                    params[name] = self._held[name] if name in self._held else parameter.resolved_default()
+            found.append({name: params[name] for name in self._space if name in params})
+        return found
+
     def _frozen(self, trial: Trial) -> FrozenTrial | None:
         from optuna.trial import TrialState as OptunaState
 
-        names = [name for name in self._tuned if name in trial.params]
-        params = {name: to_internal(self._space[name], trial.params[name]) for name in names}
-        distributions: dict[str, BaseDistribution] = {name: self._distributions[name] for name in names}
         if trial.state is TrialState.RUNNING:
-            return create_trial(state=OptunaState.RUNNING, params=params, distributions=distributions)
+            return self._running_with(trial.params)
+        params, distributions = self._told(trial.params)
         value = self._goal.value(trial)
         if value is not None:
             broken = self._goal.violations(trial)
@@ -138,6 +221,18 @@ class SamplerView:
             return None
         return create_trial(
             state=OptunaState.PRUNED, params=params, distributions=distributions, intermediate_values=reports
+        )
+
+    def _running_with(self, params: Params) -> FrozenTrial:
+        told, distributions = self._told(params)
+        return create_trial(state=OptunaState.RUNNING, params=told, distributions=distributions)
+
+    def _told(self, params: Params) -> tuple[dict[str, object], dict[str, BaseDistribution]]:
+        """Give the tuned parameters of a configuration as Optuna is told them."""
+        names = [name for name in self._tuned if name in params]
+        return (
+            {name: to_internal(self._space[name], params[name]) for name in names},
+            {name: self._distributions[name] for name in names},
         )
 
 

@@ -22,7 +22,7 @@ _KEPT = {
     "transfer": "it is read once, when a study is made",
     "import_optuna": "it is read once, when a study is made",
 }
-_KEPT_MLFLOW = ("tracking_uri", "experiment")
+_KEPT_MLFLOW = ("tracking_uri", "experiment", "children")
 _LONGEST = 60
 
 

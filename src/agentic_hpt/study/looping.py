@@ -22,6 +22,7 @@ Approver = Callable[[JsonObject], object]
 `refuse`, or a mapping with `answer`, `actions` and `comment`. Raises `EOFError` when nobody is there to answer."""
 
 
+_TOLD_SECONDS = 3.0
 _BEHIND = "the ledger lacks what the loop had done (after a power cut, say): the loop begins again from the ledger"
 
 
@@ -79,6 +80,24 @@ async def run_graph(
             if not waiting:
                 return
             step = Command(resume=await _answer(parts, waiting[0].value, listener, approver))
+
+
+async def write_on(parts: StudyParts, listener: Emit, patience: float) -> int:
+    """Wait until MLflow has all that it is to be told, as long as that gets on, and tell how far it is.
+
+    Gives how many entries are left when none was written for `patience` seconds.
+    """
+    left = whole = await parts.think(parts.ledger.unsent)
+    stuck = 0.0
+    while left and stuck < patience:
+        wait = min(_TOLD_SECONDS, patience)
+        if not await parts.tracker.drain(wait):
+            return 0
+        now = await parts.think(parts.ledger.unsent)
+        stuck = stuck + wait if now >= left else 0.0
+        left = now
+        listener({"type": "writing", "left": left, "of": whole})
+    return left
 
 
 async def _answer(parts: StudyParts, request: JsonObject, listener: Emit, approver: Approver | None) -> object:
