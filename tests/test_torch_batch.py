@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from agentic_hpt.errors import ConfigError, FailureKind, Pruned
 from agentic_hpt.objectives import torch_batch
 from agentic_hpt.objectives.function import load_function
 from agentic_hpt.objectives.module_memory import bytes_of_model
-from agentic_hpt.objectives.module_stack import ModuleStack
+from agentic_hpt.objectives.module_stack import ModuleStack, vectorising
 from agentic_hpt.objectives.module_training import Member
 from agentic_hpt.objectives.torch_batch import ModuleObjective
 from agentic_hpt.study import run_study
@@ -199,8 +199,8 @@ def ways(count: int, **fixed: object) -> list[dict[str, object]]:
 
 
 @pytest.fixture
-def stacks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of the stacks that are trained."""
+def stacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The sizes of the stacks that are trained, on one core."""
     made: list[int] = []
     begin = torch_batch.ModuleStack.__init__
 
@@ -209,7 +209,10 @@ def stacks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         begin(self, members, task)
 
     monkeypatch.setattr(torch_batch.ModuleStack, "__init__", noted)
-    return made
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield made
+    torch.set_num_threads(threads)
 
 
 def double(build):
@@ -233,6 +236,17 @@ def test_each_of_a_stack_reports_and_answers_what_it_does_alone(build, count, tm
         assert batch.answers[trial.id] == pytest.approx(answer, abs=1e-6)
 
 
+def test_on_two_cores_two_stacks_go_on_at_once_to_the_same_figures(tmp_path, stacks):
+    objective = hpt.torch_batch(double(cnn), points, batch_size=32)
+    params = [{**own, "dropout": 0.1 * k} for k, own in enumerate(ways(5))]
+    one = together(objective, tmp_path / "one", params)
+    torch.set_num_threads(2)
+    two = together(objective, tmp_path / "two", params)
+    assert stacks == [5, 3, 2]
+    assert torch.get_num_threads() == 2
+    assert [two.answers[k] for k in range(5)] == [pytest.approx(one.answers[k], abs=1e-9) for k in range(5)]
+
+
 def test_the_gradient_of_a_step_is_that_of_the_plain_loop(tmp_path):
     """By plain descent, so that what a weight changed by is its gradient."""
     objective = hpt.torch_batch(double(block), points, batch_size=200, optimizer="sgd", momentum=0.0, epochs=1)
@@ -241,7 +255,8 @@ def test_the_gradient_of_a_step_is_that_of_the_plain_loop(tmp_path):
     members = [Member.begin(task, objective._recipe.with_params(t.params), t) for t in handles(tmp_path, params)]
     stack = ModuleStack(members, task)
     before = [[p.detach().clone() for p in m.model.parameters()] for m in stack.members]
-    stack.epoch()
+    with vectorising(task.device):
+        stack.epoch()
     for k, member in enumerate(stack.members):
         model = double(block)({})
         model.load_state_dict(dict(zip(model.state_dict(), before[k], strict=True)))

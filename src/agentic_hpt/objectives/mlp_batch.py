@@ -6,14 +6,13 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
-from threading import Lock
 from typing import TYPE_CHECKING
 
 from agentic_hpt.errors import FailureKind
 from agentic_hpt.objectives import torch_checkpoint
 from agentic_hpt.objectives.mlp import Hyperparameters, blank, make_optimizer, make_schedule, rate
+from agentic_hpt.objectives.side_by_side import OneAtATime, side_by_side
 from agentic_hpt.objectives.torch_checkpoint import Checkpoint
 from agentic_hpt.objectives.torch_stack import Data, Stack
 from agentic_hpt.protocols import Batch, TrialHandle
@@ -35,12 +34,7 @@ Measure = Callable[["torch.nn.Sequential"], Mapping[str, float]]
 
 
 def train_together(batch: Batch, stacks: Sequence[Sequence[Known]], data: Data, measure: Measure, workers: int) -> None:
-    """Train lists of networks of one depth and activation to their ends, and tell the batch of each.
-
-    On a CPU as many lists as there are workers go on at once, on a thread each: threads inside of operations as small
-    as these wait for one another more than they compute.
-    """
-    import torch
+    """Train lists of networks of one depth and activation to their ends, `workers` at once; tell the batch of each."""
 
     def train(known: Sequence[Known]) -> None:
         together = _Together(told, known, data)
@@ -51,47 +45,8 @@ def train_together(batch: Batch, stacks: Sequence[Sequence[Known]], data: Data, 
                 together.shrink()
                 together.epoch()
 
-    told = _OneAtATime(batch)
-    if data.x.device.type != "cpu":
-        for known in stacks:
-            train(known)
-        return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            under_way = [pool.submit(train, known) for known in stacks]
-            try:
-                for done in as_completed(under_way):
-                    done.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-    finally:
-        torch.set_num_threads(threads)
-
-
-class _OneAtATime:
-    """A batch that several threads may speak to."""
-
-    def __init__(self, batch: Batch) -> None:
-        self._batch, self._lock = batch, Lock()
-        self.trials = batch.trials
-
-    def report(self, metrics: Mapping[int, Mapping[str, float]], step: int) -> frozenset[int]:
-        """See `Batch`."""
-        with self._lock:
-            return self._batch.report(metrics, step)
-
-    def complete(self, trial: int, answer: object) -> None:
-        """See `Batch`."""
-        with self._lock:
-            self._batch.complete(trial, answer)
-
-    def fail(self, trial: int, kind: FailureKind, message: str) -> None:
-        """See `Batch`."""
-        with self._lock:
-            self._batch.fail(trial, kind, message)
+    told = OneAtATime(batch)
+    side_by_side(train, stacks, workers)
 
 
 class _Together:
@@ -199,7 +154,7 @@ class _Together:
         schedule.load_state_dict(
             {**schedule.state_dict(), "last_epoch": taken, "_step_count": taken + 1, "_last_lr": [now]}
         )
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):  # torch's word for a full disk
             self._checkpoint(number, place, parts).save(self._behind[number])
 
     def _load(self, number: int, place: int) -> list[dict[str, float]]:

@@ -12,25 +12,24 @@ from agentic_hpt.objectives.module_shapes import dropout_kinds
 if TYPE_CHECKING:
     import torch
 
+    from agentic_hpt.objectives.module_training import Member
+
 __all__ = ["Masks", "fed"]
 
 
 class Masks:
-    """The masks of K models of one shape, of which `template` is the one that runs.
+    """The masks of members whose modules have one shape, of which `template` is the one that runs.
 
-    On the CPU a model's masks are those that its own dropout layers would draw from its own random numbers.
+    On the CPU a member's masks are those that its own dropout layers would draw from its own random numbers.
     """
 
-    def __init__(
-        self, template: torch.nn.Module, models: Sequence[torch.nn.Module], random: Sequence[torch.Generator]
-    ) -> None:
+    def __init__(self, template: torch.nn.Module, members: Sequence[Member]) -> None:
         self._template = template
-        self._random = random
-        self._rates = [[float(layer.p) for layer in _layers(model)] for model in models]  # type: ignore[arg-type]
         self._calls: dict[int, list[tuple[int, tuple[int, ...], torch.dtype]]] = {}
         """By the rows of a batch: layer, shape and type of each mask that a pass takes, in order."""
         self._columns: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
         """The rates, (K, layers), and what is left is multiplied by."""
+        self.keep(members)
 
     def draw(self, x: torch.Tensor, *, apart: bool = False) -> tuple[torch.Tensor, ...]:
         """Draw the masks of a pass over batches `x`, (K, rows, ...); `apart`: from other random numbers."""
@@ -83,10 +82,10 @@ class Masks:
             self._template(x)
         return calls
 
-    def keep(self, left: Sequence[int], random: Sequence[torch.Generator]) -> None:
-        """Drop all models but these; `random` are theirs."""
-        self._random = random
-        self._rates = [self._rates[k] for k in left]
+    def keep(self, members: Sequence[Member]) -> None:
+        """Draw for these from now on."""
+        self._random = [member.random for member in members]
+        self._rates = [[float(layer.p) for layer in _layers(member.model)] for member in members]  # type: ignore[arg-type]
         self._columns.clear()
 
 

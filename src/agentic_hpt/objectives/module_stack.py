@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from agentic_hpt.objectives.module_masks import Masks, fed
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from agentic_hpt.objectives.module_training import Score
 
-__all__ = ["ModuleStack", "NotStackable"]
+__all__ = ["ModuleStack", "NotStackable", "vectorising"]
 
 _ROWS_AT_ONCE = 4096
 """Of the validation part, times the models."""
@@ -48,10 +48,10 @@ class ModuleStack:
         self._task = task
         self._batches = task.batches(members[0].recipe)
         self._size = min(members[0].recipe.batch_size, len(task.train.x))
-        self._random = []
-        for member in members:
-            self._random.append(torch.Generator())
-            self._random[-1].set_state(member.random)
+        self._left = len(task.train.x) % self._size
+        """The rows of an epoch's last step, where that is no whole batch."""
+        self.draws = False
+        """Whether the modules draw other random numbers than those of dropout layers, which they then share."""
         model = members[0].model
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if len({p.dtype for p in named.values()}) != 1 or not all(p.is_floating_point() for p in named.values()):
@@ -67,7 +67,7 @@ class ModuleStack:
         self._template = copy.deepcopy(model).to(task.device)
         named_twice = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
         self._tied = len(named_twice) > len([*model.parameters(), *model.buffers()])
-        self._masks = Masks(self._template, [m.model for m in members], self._random)
+        self._masks = Masks(self._template, members)
         self._loops: set[str] = set()
         """The metrics that can't be vectorised."""
         self._lay_out()
@@ -92,12 +92,11 @@ class ModuleStack:
         self._cursor.zero_()
         self._template.train()
         full, last = self._steps
-        with _quiet():
-            for _ in range(len(self._task.train.x) // self._size):
-                full()
-            if len(self._task.train.x) % self._size:
-                last()
-            figures = self._figures()
+        for _ in range(len(self._task.train.x) // self._size):
+            full()
+        if self._left:
+            last()
+        figures = self._figures()
         for member, own in zip(self.members, figures, strict=True):
             member.behind.append(own)
         return figures
@@ -107,20 +106,20 @@ class ModuleStack:
         import torch
 
         if self._orders.device.type == "cpu":
-            for own, random in zip(self._orders, self._random, strict=True):
-                torch.randperm(len(own), generator=random, out=own)
+            for own, member in zip(self._orders, self.members, strict=True):
+                torch.randperm(len(own), generator=member.random, out=own)
         else:
             self._orders.copy_(torch.rand(self._orders.shape, device=self._orders.device).argsort(1))
 
     def _full_step(self) -> None:
         """Take the step that the cursor says, on a whole batch."""
-        whole = self._orders.shape[1] // self._size * self._size
-        steps = self._orders[:, :whole].unflatten(1, (-1, self._size))  # type: ignore[no-untyped-call]
+        whole = self._orders[:, : self._orders.shape[1] - self._left]
+        steps = whole.unflatten(1, (-1, self._size))  # type: ignore[no-untyped-call]
         self._step(steps.index_select(1, self._cursor).squeeze(1))
 
     def _last_step(self) -> None:
         """Take the step on the rows that are left at an epoch's end."""
-        self._step(self._orders[:, self._orders.shape[1] // self._size * self._size :])
+        self._step(self._orders[:, -self._left :])
 
     def _step(self, index: torch.Tensor) -> None:
         import torch
@@ -221,9 +220,9 @@ class ModuleStack:
         x, y = (part.expand(len(self.members), *part.shape) for part in (first.x, first.y))
         rows = self._task.validation.x[: self._size]
         try:
-            with _quiet():
+            with vectorising(self._task.device):
                 self._template.train()
-                masks = self._masks.draw(x, apart=True)
+                masks, _ = (self._masks.draw(part, apart=True) for part in (x, x[:, : self._left or None]))
                 buffers = {name: held.clone() for name, held in self._buffers.items()}
                 losses, after = self._losses(self._views(), buffers, masks, x, y)
                 (gradient,) = torch.autograd.grad(losses.sum(), self._weights)
@@ -238,7 +237,8 @@ class ModuleStack:
             own = tuple(mask[k] for mask in masks)
             alone = [self._plain(k, own, x[k], y[k], rows, seed) for seed in (0, 1)]
             if not torch.equal(alone[0][0], alone[1][0]) or not alone[0][0].isfinite():
-                break  # other random numbers than those of dropout: one is a draw as good as the other
+                self.draws = bool(alone[0][0].isfinite())
+                break  # one draw is as good as the other
             together = losses[k], gradient[k], outputs[k], *(held[k] for held in after.values())
             if not all(_alike(a, b) for a, b in zip(together, alone[0], strict=True)):
                 raise NotStackable("a step does not come out as in a plain loop: a state outside its buffers, perhaps")
@@ -265,11 +265,10 @@ class ModuleStack:
         """Drop the members that don't stay; the stack becomes smaller."""
         left = [k for k, keeps in enumerate(stay) if keeps]
         self.members = [self.members[k] for k in left]
-        self._random = [self._random[k] for k in left]
         self._weights = self._weights.detach()[left].requires_grad_()
         self._moments = [held[left] for held in self._moments]
         self._buffers = {name: held[left] for name, held in self._buffers.items()}
-        self._masks.keep(left, self._random)
+        self._masks.keep(self.members)
         self._lay_out()
 
     def give_back(self, position: int) -> Member:
@@ -290,7 +289,6 @@ class ModuleStack:
                 member.optimizer.state[p] = {"step": steps, "exp_avg": first, "exp_avg_sq": second}
             elif member.recipe.momentum:
                 member.optimizer.state[p] = {"momentum_buffer": first}
-        member.random = self._random[position].get_state()
         return member
 
 
@@ -332,8 +330,17 @@ def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back PyTorch's warnings of operations that it vectorises by a loop."""
-    with warnings.catch_warnings():
+def vectorising(device: torch.device) -> Iterator[None]:
+    """Let PyTorch choose what it can vectorise, and keep back its warnings of what it does by a loop."""
+    from torch.backends import mha
+    from torch.nn import attention
+
+    fast = mha.get_fastpath_enabled()
+    with warnings.catch_warnings(), ExitStack() as choices:
         warnings.filterwarnings("ignore", message=".*performance drop.*")
+        # These have no rule for vmap, which would take the models one by one.
+        mha.set_fastpath_enabled(False)
+        choices.callback(mha.set_fastpath_enabled, fast)
+        if device.type == "cpu":
+            choices.enter_context(attention.sdpa_kernel(attention.SDPBackend.MATH))
         yield

@@ -107,8 +107,8 @@ class Member:
     seed: int
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
-    random: torch.Tensor
-    """Where the random numbers stand that it draws on the CPU."""
+    random: torch.Generator
+    """What it draws from on the CPU."""
     behind: list[dict[str, float]]
     """The figures of the epochs it has behind it."""
     held: Checkpoint | None
@@ -125,12 +125,14 @@ class Member:
                     FailureKind.INVALID_OUTPUT, f"build_model returned a {type(model).__name__}, not a torch.nn.Module"
                 )
             optimizer = make_optimizer(recipe, model)
-            held, behind = None, []
-            if keeps:
-                of = {**trial.params, **asdict(recipe), "seed": trial.seed}
-                held = Checkpoint(trial.checkpoint_dir, of, cast(Sequence[Stateful], (model, optimizer)))
-                behind = held.load()
-            return cls(trial.id, recipe, trial.seed, model, optimizer, torch.get_rng_state(), behind, held)
+            random = torch.Generator()
+            random.set_state(torch.get_rng_state())
+        held, behind = None, []
+        if keeps:
+            of = {**trial.params, **asdict(recipe), "seed": trial.seed}
+            held = Checkpoint(trial.checkpoint_dir, of, cast(Sequence[Stateful], (model, optimizer)), random)
+            behind = held.load()
+        return cls(trial.id, recipe, trial.seed, model, optimizer, random, behind, held)
 
     @property
     def done(self) -> bool:
@@ -139,11 +141,8 @@ class Member:
 
     def save(self) -> None:
         """Keep the state, so that the trial can go on from it; a full disk costs it this, no more."""
-        import torch
-
         if self.held is not None:
-            with seeded(self.seed), contextlib.suppress(OSError):
-                torch.set_rng_state(self.random)
+            with contextlib.suppress(OSError):
                 self.held.save(self.behind)
 
     def forget(self) -> None:
@@ -166,7 +165,7 @@ def train(task: Task, member: Member, report: Callable[[dict[str, float], int], 
         if report is not None:
             report(known, epoch)
     with seeded(member.seed):
-        torch.set_rng_state(member.random)
+        torch.set_rng_state(member.random.get_state())
         for epoch in range(len(member.behind), recipe.epochs):
             model.train()
             order = torch.randperm(len(x)).to(task.device)
@@ -177,7 +176,7 @@ def train(task: Task, member: Member, report: Callable[[dict[str, float], int], 
                 member.optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 member.optimizer.step()
-            member.random = torch.get_rng_state()
+            member.random.set_state(torch.get_rng_state())
             outputs = outputs_of(model, task.validation.x)
             figures = {name: float(score(outputs, task.validation.y)) for name, score in task.metrics.items()}
             wrong = next((name for name, value in figures.items() if not math.isfinite(value)), None)

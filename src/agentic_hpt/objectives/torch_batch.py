@@ -15,8 +15,9 @@ from agentic_hpt.objectives.function import load_function
 from agentic_hpt.objectives.module_data import make_task, rows_of
 from agentic_hpt.objectives.module_memory import bytes_free, bytes_of_model, lacks_memory
 from agentic_hpt.objectives.module_shapes import Shape, difference, shape_of
-from agentic_hpt.objectives.module_stack import ModuleStack, NotStackable
+from agentic_hpt.objectives.module_stack import ModuleStack, NotStackable, vectorising
 from agentic_hpt.objectives.module_training import Member, Recipe, Task, outputs_of, seeded, train
+from agentic_hpt.objectives.side_by_side import OneAtATime, side_by_side
 from agentic_hpt.protocols import Batch, Objective, TrialHandle
 from agentic_hpt.records import JsonObject, Params
 
@@ -171,7 +172,10 @@ class ModuleObjective:
 
     def run_batch(self, batch: Batch) -> None:
         """Train trials together, where their models have one shape; one by one where they can't be stacked."""
+        import torch
+
         task = self._load()
+        workers = torch.get_num_threads() if task.device.type == "cpu" else 1
         alike: dict[object, list[Member]] = {}
         for trial in batch.trials:
             try:
@@ -186,7 +190,7 @@ class ModuleObjective:
         for members in alike.values():
             try:
                 with seeded(members[0].seed, alone=False):
-                    _train_together(batch, task, members)
+                    _train_together(batch, task, members, workers)
             except NotStackable as reason:
                 self._say(f"models are trained one by one, since they can't be stacked: {reason}")
                 for member in members:
@@ -214,11 +218,20 @@ class ModuleObjective:
             _LOG.warning("%r: %s", self, text)
 
 
-def _train_together(batch: Batch, task: Task, members: Sequence[Member]) -> None:
+def _train_together(batch: Batch, task: Task, members: Sequence[Member], workers: int) -> None:
     """Train members of one shape. Raises `NotStackable` before any of them took a step or was told."""
-    stack = ModuleStack(members, task)
-    stack.verify()
-    running = {member.id for member in members if _goes_on(batch, member)}
+    stacks = [ModuleStack(members[start::workers], task) for start in range(min(workers, len(members)))]
+    for stack in stacks:
+        stack.verify()
+    if len(stacks) > 1 and any(stack.draws for stack in stacks):  # threads would take their numbers in any order
+        stacks = [ModuleStack(members, task)]
+    told = OneAtATime(batch)
+    with vectorising(task.device):
+        side_by_side(lambda stack: _train(told, stack, task), stacks, len(stacks))
+
+
+def _train(batch: Batch, stack: ModuleStack, task: Task) -> None:
+    running = {member.id for member in stack.members if _goes_on(batch, member)}
     most = 1.0 if task.device.type == "cpu" else _WORTH_SHRINKING
     while running:
         if len(running) < len(stack.members) and len(running) <= most * len(stack.members):
