@@ -19,13 +19,13 @@ class Toy:
     """Each trial has `steps` steps, reports its score and the size of its list at each, and at step `at` does `does`.
 
     The score depends on the trial alone. Those of a `group` are evaluated together; more than `room` at once lack
-    memory. `log` is a file that gets a line for each list.
+    memory. `log` is a file that gets a line for each list. A step takes `pace` seconds, alone and together.
     """
 
     has_holdout = True
 
-    def __init__(self, room: int = 1000, log: Path | None = None) -> None:
-        self.room, self.log = room, log
+    def __init__(self, room: int = 1000, log: Path | None = None, pace: tuple[float, float] = (0.0, 0.0)) -> None:
+        self.room, self.log, self.pace = room, log, pace
 
     def preload(self) -> tuple[str, ...]:
         return ()
@@ -34,7 +34,10 @@ class Toy:
         return {}
 
     def run(self, params: Params, trial: TrialHandle) -> object:
-        raise NotImplementedError("it is meant to run in batches")
+        for step in range(int(params.get("steps", 3))):
+            time.sleep(self.pace[0])
+            trial.report({"score": _value(trial, step), "pid": os.getpid()}, step)
+        return {"score": _value(trial, step), "pid": os.getpid()}
 
     def holdout(self, params: Params, trial: TrialHandle) -> object:
         return {"score": params["value"] * 10, "pid": os.getpid()}
@@ -57,6 +60,7 @@ class Toy:
             for trial in list(trials.values()):
                 if step == trial.params.get("at", 1) and (does := trial.params.get("does")):
                     self._do(str(does), trial, batch, trials)
+            time.sleep(self.pace[1])
             if size > self.room and step:
                 raise MemoryError(f"no room for {size}")
             values = {i: {"score": _value(t, step), "size": size, "pid": os.getpid()} for i, t in trials.items()}

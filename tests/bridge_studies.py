@@ -111,11 +111,11 @@ def tune(
     **options: object,
 ) -> hpt.Result:
     """Run a study of 20 trials on the gates, decided by the rules or by the thinker."""
-    monkeypatch.setattr("agentic_hpt.wiring._executor", lambda *given: gates)
+    monkeypatch.setattr("agentic_hpt.wiring.parts.make_executor", lambda *given: gates)
     monkeypatch.setattr("agentic_hpt.config.BRIDGE_AFTER_SECONDS", 0.0)
     if thinker is not None:
         made = thinker(gates)
-        monkeypatch.setattr("agentic_hpt.wiring._llm_coordinator", lambda *given: made)
+        monkeypatch.setattr("agentic_hpt.wiring.parts._llm_coordinator", lambda *given: made)
         options["coordinator"] = object()
     described: dict[str, object] = {
         "study": "study",

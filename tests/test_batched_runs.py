@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,13 @@ import pytest
 
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.errors import ConfigError
+from agentic_hpt.executors.processes import ProcessExecutor
+from agentic_hpt.fidelity import Halving
 from agentic_hpt.objectives.function import FunctionObjective
 from agentic_hpt.records import TrialState
+from agentic_hpt.strategies import FloorRule, NoPruner
 from agentic_hpt.study import Study
+from agentic_hpt.wiring.executors import make_executor
 from batch_objectives import Toy
 from executor_runs import ENVIRONMENT
 
@@ -77,6 +82,59 @@ def test_where_there_is_a_gpu_batches_are_larger(home, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     config = Study.create(described(parallel=None, budget={"trials": 2000}), home=home).config
     assert config.parallel == 256
+
+
+def auto(home: Path, objective: object, **changes: object) -> tuple[Study, list[str]]:
+    """Choose for a study with `executor: auto`, and give it with what was told."""
+    study = Study.create(
+        described(executor="auto", **{"parallel": None, "budget": {"trials": 100}, **changes}), home=home
+    )
+    told: list[str] = []
+    with study:
+        asyncio.run(study.choose_executor(objective, told.append))
+    return study, told
+
+
+def test_auto_takes_batches_where_they_pay_keeps_that_and_says_why(home):
+    study, told = auto(home, Toy(pace=(0.05, 0.0)))
+    assert (study.config.executor, study.config.parallel) == ("batched", 25)
+    assert told[-1].startswith("executor: batched, by auto: batches of 25 make ")
+    assert [change.told for change in study.changes()] == [told[-1]]
+    kept = Study.open("batches", home)
+    assert kept.config == study.config
+    assert kept.redescribe(kept.config.model_copy(update={"executor": "auto", "parallel": None})) == []
+
+
+def test_auto_keeps_to_processes_where_batches_do_not_pay(home):
+    study, told = auto(home, Toy(pace=(0.0, 0.3)), parallel=2)
+    assert study.config.executor == "processes"
+    assert "by auto: batches of 2 make" in told[-1]
+
+
+@pytest.mark.parametrize(
+    ("objective", "changes", "word"),
+    [
+        (FunctionObjective(lambda params: 0.5), {}, None),
+        (Toy(), {"budget": {"trials": 60}}, "the budget is too small to measure"),
+        (Toy(), {"metric": ["score", "seconds"]}, "seconds is measured of a process"),
+    ],
+)
+def test_auto_means_processes_where_there_is_nothing_to_measure(home, objective, changes, word):
+    study, told = auto(home, objective, **changes)
+    assert study.config.executor == "auto"
+    assert type(make_executor(study.config, objective, FloorRule(NoPruner(), Halving()))) is ProcessExecutor
+    assert study.changes() == []
+    assert [word in text for text in told] == ([True] if word else [])
+
+
+def test_auto_measures_nothing_once_there_are_trials(home):
+    first = Study.create(described(executor="auto", budget={"trials": 100}), home=home)
+    first.tell(first.ask().id, {"score": 0.5})
+    told: list[str] = []
+    asyncio.run(first.choose_executor(Toy(), told.append))
+    first.close()
+    assert told == []
+    assert first.config.executor == "auto"
 
 
 DRIVER = """

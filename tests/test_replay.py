@@ -100,7 +100,7 @@ def test_what_was_started_while_the_model_thought_is_started_again(monkeypatch: 
         lambda gates: Thinker(gates, lambda round_, g: len(g.ended) >= (3, 10)[min(round_, 1)]),
     )
     assert [d.bridged for d in first.decisions][:2] == [2, 4]
-    monkeypatch.setattr("agentic_hpt.wiring._executor", lambda *given: Gates())
+    monkeypatch.setattr("agentic_hpt.wiring.parts.make_executor", lambda *given: Gates())
     again, likeness = replay_study("study", home=home, objective=lambda params: 0.0)
     assert likeness.difference == ""
     assert [d.bridged for d in again.decisions] == [d.bridged for d in first.decisions]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import platform
@@ -23,7 +24,7 @@ import click
 from agentic_hpt import postgres
 from agentic_hpt.cli.common import Answer, verb
 from agentic_hpt.cli.shown import table
-from agentic_hpt.config import MlflowConfig, Settings, for_libpq, is_postgres, mask_secrets, shown
+from agentic_hpt.config import MlflowConfig, Settings, StudyConfig, for_libpq, is_postgres, mask_secrets, shown
 from agentic_hpt.errors import HptError, NoLedger
 from agentic_hpt.report.plain import visible
 
@@ -45,26 +46,30 @@ _TORCH = (
     "import torch; g = torch.cuda.is_available(); "
     "print(torch.get_num_threads(), 'threads;', torch.cuda.get_device_name(0) if g else 'no GPU')"
 )
+_MEASURED_TASK = "digits"
+_UNMEASURED = "measured before each study of 100 trials or more that can be batched; now with --measure"
 _Check = tuple[str, bool | None, str]
 """What was looked at, whether it is as it must be (`None`: a fact, good either way), and what was found."""
 
 
 @click.command("doctor")
+@click.option("--measure", is_flag=True, help="Measure for some seconds whether batches of trials pay here.")
 @verb
-def command(home: str | None) -> Answer:
+def command(measure: bool, home: str | None) -> Answer:
     """Check the installation, the home and the stores. Changes nothing. Exit code 1 when something is wrong."""
-    checks = list(_checks(Settings.load(home)))
+    checks = list(_checks(Settings.load(home), measure))
     healthy = all(ok is not False for _, ok, _ in checks)
     document = {"ok": healthy, "checks": [{"name": n, "ok": ok, "detail": detail} for n, ok, detail in checks]}
     return Answer(document, lambda console: _show(console, checks), 0 if healthy else 1)
 
 
-def _checks(settings: Settings) -> Iterator[_Check]:
+def _checks(settings: Settings, measure: bool) -> Iterator[_Check]:
     yield "python", sys.version_info >= (3, 11), f"{platform.python_version()} on {platform.platform(terse=True)}"
     for library in _LIBRARIES:
         yield library, *_version(library)
     yield "cores", None, f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"
     yield "torch device", *_tried(_torch)
+    yield "executor auto", None, _measured() if measure else _UNMEASURED
     for extra, module in _EXTRAS.items():
         there, found = _version(module.replace("_", "-"))
         yield f"extra {extra}", None, found if there else f"not installed: pip install 'agentic-hpt[{extra}]'"
@@ -72,6 +77,17 @@ def _checks(settings: Settings) -> Iterator[_Check]:
         yield key, None, "set" if settings.has_variable(key) else "not set"
     yield "home", *_home(settings.home)
     yield from stores(settings)
+
+
+def _measured() -> str:
+    """Say what `executor: auto` would choose for a built-in job."""
+    from agentic_hpt import wiring
+
+    described = {"objective": {"task": _MEASURED_TASK}, "budget": {"trials": 1000}, "executor": "auto"}
+    config = StudyConfig.from_mapping(described, where="doctor")
+    told: list[str] = []
+    asyncio.run(wiring.choose_executor(config, wiring.make_objective(config), told.append))
+    return f"{told[-1]} (task {_MEASURED_TASK})"
 
 
 def stores(settings: Settings) -> Iterator[_Check]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--coordinator", metavar="WHO", help="Who decides: rules, or a chat model as provider:model.")
 @click.option("--base-url", metavar="URL", help="Where the chat model answers; goes with --coordinator.")
 @click.option("--strategy", metavar="NAME", help="Who proposes: auto, joint or per_parameter.")
-@click.option("--executor", metavar="NAME", help="Where trials run: processes, batched, ray or inline.")
+@click.option("--executor", metavar="NAME", help="Where trials run: auto, processes, batched, ray or inline.")
 @click.option("--trials", type=int, metavar="N", help="Budget: at most N trials.")
 @click.option("--minutes", type=float, metavar="M", help="Budget: at most M minutes.")
 @click.option("--target", type=float, metavar="X", help="Stop once the metric reaches X.")

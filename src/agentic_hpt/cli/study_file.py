@@ -57,8 +57,8 @@ target: 0.992
 #   {choice: [a, b, c]}     with ordered: true when neighbours in the list are alike
 # and may have default: VALUE (the first trial runs the defaults), and when: {OTHER: VALUE or [VALUES]}, which makes it
 # play a part only where the parameter OTHER has such a value.
-# A built-in job knows num_layers, hidden_dim, learning_rate, dropout, weight_decay, batch_size, epochs, activation (relu,
-# gelu, silu, tanh), optimizer (adam, adamw, or sgd with its momentum) and schedule (cosine, linear, constant).
+# A built-in job knows num_layers, hidden_dim, learning_rate, dropout, weight_decay, batch_size, epochs, activation
+# (relu, gelu, silu, tanh), optimizer (adam, adamw, or sgd with its momentum) and schedule (cosine, linear, constant).
 space:
   num_layers: {int: [1, 5], default: 2}
   learning_rate: {float: [0.0001, 0.1], log: true, default: 0.001}
@@ -87,16 +87,19 @@ strategy: auto
 # Trials between two decisions. By default eight, or two a slot; three a parameter for per_parameter.
 #trials_per_round: 12
 
-# Where trials run. processes: each in its own, on this machine; ray: the same on a Ray cluster (docs/cluster.md);
-# inline: in hpt itself, one at a time, for debugging.
-executor: processes
+# Where trials run. processes: each in its own, on this machine; batched: many at once in one, for built-in jobs and
+# hpt.torch_batch (docs/batched.md); auto: batched where it can be and, by a measurement of some seconds before a study
+# of 100 trials or more, pays, else processes; ray: processes on a Ray cluster (docs/cluster.md); inline: in hpt itself,
+# one at a time, for debugging.
+executor: auto
 
 # For ray: the cluster (auto on one of its nodes, host:port, or ray://host:port from outside; by default one is started
 # on this machine), variables of the trials' environment, a folder to copy to the nodes (by default they have the code
 # at the same path), and whether the cluster may add larger nodes than it has.
 #ray: {address: auto, env: {NCCL_DEBUG: WARN}, working_dir: ".", autoscaling: false}
 
-# Trials at once. By default the number of cores; for ray, of the trials that the cluster has room for at the start.
+# Trials at once. By default the number of cores; for ray, of the trials that the cluster has room for at the start; for
+# batched 32, or 256 where there is a GPU, but at most a quarter of the trials.
 #parallel: 2
 
 # What one trial may use (docs/limits.md): seconds of wall time; MiB of memory, with all that it starts; threads of the

@@ -89,7 +89,9 @@ class StudyConfig(Strict):
     parallel: int | None = Field(None, ge=1, le=4096)
     """Trials at once; by default the number of cores for `processes`, one for `inline`, for `batched` 32, or 256 where
     there is a GPU, but no more than a quarter of the trials."""
-    executor: Literal["inline", "processes", "ray", "batched"] = "processes"
+    executor: Literal["auto", "inline", "processes", "ray", "batched"] = "auto"
+    """`auto`: `batched` where the objective can be and a measurement at the beginning says that it pays, else
+    `processes`."""
     coordinator: CoordinatorConfig = CoordinatorConfig()
     pruner: Literal["median", "asha", "none"] = "median"
     """`median` stops a trial whose reports are worse than the median of the earlier ones at the same step; `asha` one

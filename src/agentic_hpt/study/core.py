@@ -335,6 +335,10 @@ class Study:
         before = self.config
         if set(config.transfer) <= set(before.transfer):  # it was read when the study was made
             config = config.model_copy(update={"transfer": before.transfer})
+        if config.executor == "auto":  # that was settled when the study began
+            config = config.model_copy(
+                update={"executor": before.executor, "parallel": config.parallel or before.parallel}
+            )
         config = wiring.with_slots(config)
         told = describing.checked(before, config)
         other_space = before.space != config.space
@@ -439,6 +443,32 @@ class Study:
             self._release()
             raise
 
+    async def choose_executor(self, objective: Objective, told: Callable[[str], None]) -> None:
+        """Settle `executor: auto` for a study without trials of its own, and keep what was chosen: it stays so."""
+        from agentic_hpt import wiring
+        from agentic_hpt.study.describing import change_of
+
+        if self.config.executor != "auto" or any(t.kind != "imported" for t in self._ledger().trials()):
+            return
+        said: list[str] = []
+
+        def tell(text: str) -> None:
+            said.append(text)
+            told(text)
+
+        self._acquire()
+        try:
+            chosen = await wiring.choose_executor(self.config, objective, tell)
+            if chosen != self.config:
+                ledger = self._ledger()
+                ledger.record_change(change_of(ledger, said[-1]), chosen.to_json())
+                self._row = self._store.by_uid(self._row.uid)
+                self.config = chosen
+        except Exception as error:
+            self.settle(error)
+            self._release()
+            raise
+
     async def _drive(
         self,
         objective: Objective | None,
@@ -448,6 +478,10 @@ class Study:
         approver: Approver | None,
     ) -> signal.Signals | None:
         """Run the graph; give the signal that stopped it, if one did."""
+        from agentic_hpt import wiring
+
+        objective = objective if objective is not None else wiring.make_objective(self.config)
+        await self.choose_executor(objective, lambda text: listener({"type": "notice", "text": text}))
         parts = self.open_parts(self.record_end, objective=objective, chat_model=chat_model, seen=seen)
         if changed := self._note_code(parts.objective):
             listener({"type": "notice", "text": changed})
@@ -486,7 +520,7 @@ class Study:
     async def _loop(self, parts: StudyParts, listener: Listener, approver: Approver | None) -> None:
         from agentic_hpt.graph import flush_traces
         from agentic_hpt.graph.bridging import unless_troubled
-        from agentic_hpt.study.looping import run_graph
+        from agentic_hpt.study.looping import run_graph, write_on
 
         budget = self.config.limits_of_study
         about: JsonObject = {
@@ -498,8 +532,8 @@ class Study:
         await unless_troubled(parts, run_graph(parts, self._settings.checkpoints, listener, approver, about))
         await asyncio.to_thread(flush_traces, _TRACES_SECONDS)
         decided = await parts.think(parts.ledger.decisions)
-        away = bool(decided) and decided[-1].source == "ledger"
-        left = await parts.tracker.drain(_AWAY_SECONDS if away else _LAST_WRITES_SECONDS)
+        away = self.config.mlflow.top is None and bool(decided) and decided[-1].source == "ledger"
+        left = await write_on(parts, listener, _AWAY_SECONDS if away else _LAST_WRITES_SECONDS)
         if left:
             listener({"type": "notice", "text": f"MLflow is away: {left} entries wait; `hpt resume` writes them"})
 
@@ -629,7 +663,11 @@ class Study:
         if self._asking is not None:
             return self._asking.ledger
         return self._store.open_study(
-            self._row, budget=self.config.limits_of_study, seed=self.config.seed, hold=self._lock.hold
+            self._row,
+            budget=self.config.limits_of_study,
+            seed=self.config.seed,
+            hold=self._lock.hold,
+            told=self.config.mlflow.top is None,
         )
 
     def _complete_making(self) -> None:

@@ -203,6 +203,7 @@ def tune(
         made = Study.open(name, home)
         given = {"metric", "direction", "space", *options}
         given |= {key for key, value in {"budget": budget, "target": target}.items() if value is not None}
+        given -= {"executor"} if config.executor == "auto" else set()  # that was settled when the study began
         _same_experiment(made.config, config, given)
     return made.run(objective=wrapped, chat_model=chat_model, approver=approver, listener=listener)
 

@@ -1,38 +1,25 @@
-"""The one place where a study's description becomes live parts. Extras and heavy libraries are imported here, late."""
+"""A study's live parts, made of its description."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from agentic_hpt.config import CoordinatorConfig, Settings, StudyConfig, TransferSource
+from agentic_hpt.config import CoordinatorConfig, MlflowConfig, Settings, StudyConfig, TransferSource
 from agentic_hpt.earlier import Usable, firsts, usable
 from agentic_hpt.errors import ConfigError, HptError, MissingExtra
 from agentic_hpt.graph.context import StudyParts, stopped_trials
 from agentic_hpt.ledger import Hold, LedgerStore, StudyLedger, StudyRow
-from agentic_hpt.protocols import (
-    BatchObjective,
-    Coordinator,
-    EarlyStopping,
-    Executor,
-    Objective,
-    Pruner,
-    Situation,
-    Strategy,
-    Tracker,
-)
+from agentic_hpt.protocols import Coordinator, EarlyStopping, Objective, Pruner, Situation, Strategy, Tracker
 from agentic_hpt.records import DecisionRecord, EarlierStudy, FinalReport, ModelCall, Params, Trial
+from agentic_hpt.wiring.executors import make_executor, where_trials_run
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-    from agentic_hpt.executors.ray import Cluster
 
-_ON_GPU = 256
-"""Trials that a batch usefully holds on a GPU."""
 _TRAINER = "agentic_hpt.objectives.torch_trainer"
 _PROVIDER_EXTRAS = {
     "openai": ("langchain_openai", "openai"),
@@ -133,7 +120,8 @@ def open_parts(
     """
     from agentic_hpt.coordinator import RulesCoordinator
 
-    ledger = store.open_study(row, budget=config.limits_of_study, seed=config.seed, hold=hold)
+    told = config.mlflow.top is None
+    ledger = store.open_study(row, budget=config.limits_of_study, seed=config.seed, hold=hold, told=told)
     artifacts = settings.artifacts(row.folder)
     earlier, made = usable_earlier(config, ledger), ledger.revisions
     pruner = _early_stopping(config, ledger.trials())
@@ -146,11 +134,12 @@ def open_parts(
         ledger=ledger,
         strategy=make_strategy(config, earlier),
         pruner=pruner,
-        executor=_executor(config, objective, pruner),
+        executor=make_executor(config, objective, pruner),
         coordinator=RulesCoordinator(),
         tracker=make_tracker(config, settings, row),
         objective=objective,
         artifacts=artifacts,
+        together=config.executor == "batched",
         write_outputs=_outputs(config, ledger, artifacts),
         finished=finished,
         facts={**objective.facts(config.space.default()), **config.job},
@@ -161,7 +150,11 @@ def open_parts(
         goes_on=reopened[-1].round if reopened else 0,
         ended_with=ends[-1] if ends else None,
         initial=first_configurations(config, earlier),
-        remarks=(*(f"earlier trials: {study.told}" for study in earlier), *_where(config)),
+        remarks=(
+            *(f"earlier trials: {study.told}" for study in earlier),
+            *where_trials_run(config),
+            *_of_mlflow(config.mlflow),
+        ),
         model_loader=_TRAINER if config.objective is not None and config.objective.task else None,
         mirror=_mirror(config, row, len(made)),
         best=config.goal.best(ledger.trials()),
@@ -279,96 +272,6 @@ def _llm_coordinator(
     return LlmCoordinator(name, make, config.coordinator, record, seen=seen)
 
 
-def _batching(objective: Objective) -> BatchObjective:
-    """Give an objective as one that can evaluate many trials together. Raises `ConfigError` where it can't."""
-    if not callable(getattr(objective, "run_batch", None)):
-        raise ConfigError(
-            f"executor: batched: the objective {objective!r} runs one trial at a time",
-            "give a built-in task, or a PyTorch module by hpt.torch_batch(...); or set executor: processes",
-        )
-    return cast(BatchObjective, objective)
-
-
-def _executor(config: StudyConfig, objective: Objective, pruner: EarlyStopping) -> Executor:
-    if config.executor == "inline":
-        from agentic_hpt.executors.inline import InlineExecutor
-
-        return InlineExecutor(objective, config.goal.metric)
-    if config.executor == "batched":
-        from agentic_hpt.executors.batched import BatchedExecutor
-
-        return BatchedExecutor(
-            _batching(objective), config.goal.metric, config.slots, hear=pruner.hear, gpus=config.limits.gpus
-        )
-    if config.executor == "ray":
-        from agentic_hpt.executors.ray import RayExecutor
-
-        return RayExecutor(
-            sent_to_nodes(config, objective),
-            config.goal.metric,
-            config.slots,
-            cluster=_cluster(config),
-            limits=config.limits_of_trial,
-            growing=config.ray.autoscaling,
-        )
-    from agentic_hpt.executors.processes import ProcessExecutor
-
-    return ProcessExecutor(objective, config.goal.metric, config.slots, gpus=config.limits.gpus)
-
-
-def with_slots(config: StudyConfig) -> StudyConfig:
-    """Settle how many trials of a new study run at once, where a cluster or a GPU says it: rounds are planned by that.
-
-    Raises `ConfigError` when the cluster does not answer, `MissingExtra` without Ray.
-    """
-    if config.executor == "batched" and config.parallel is None:
-        from agentic_hpt.executors.gpus import visible_gpus
-
-        useful = _ON_GPU if visible_gpus(os.environ) else config.slots
-        return config.model_copy(update={"parallel": config.batch_slots(useful)})
-    if config.executor != "ray":
-        return config
-    cluster = _cluster(config)
-    if config.parallel is not None:
-        return config
-    return config.model_copy(update={"parallel": min(cluster.slots(config.limits_of_trial), 4096)})
-
-
-def _where(config: StudyConfig) -> tuple[str, ...]:
-    """Say where trials run, where that is not this process's own affair."""
-    return (_cluster(config).told,) if config.executor == "ray" else ()
-
-
-def _cluster(config: StudyConfig) -> Cluster:
-    from agentic_hpt.executors.ray import Cluster
-
-    return Cluster(config.ray.address, config.ray.env, config.ray.working_dir)
-
-
-def sent_to_nodes(config: StudyConfig, objective: Objective) -> Objective:
-    """Give the objective as nodes can build it: with `ray.working_dir` its folder is inside the copy of that one."""
-    described, copied = config.objective, config.ray.working_dir
-    if copied is None or described is None or described.task is not None or described.folder is None:
-        return objective
-    folder = "." if "://" in copied else os.path.relpath(Path(described.folder).resolve(), Path(copied).resolve())
-    if folder.startswith(".."):
-        raise ConfigError(
-            f"ray.working_dir: {copied} does not hold the objective's folder {described.folder}",
-            "name a folder that holds it: nodes get a copy of that one and nothing else",
-        )
-    from agentic_hpt.objectives.rebuilt import RebuiltObjective
-
-    if described.python is not None:
-        from agentic_hpt.objectives.function import load_function
-
-        return RebuiltObjective(objective, load_function, described.python, folder, described.final)
-    from agentic_hpt.objectives.command import CommandObjective
-
-    return RebuiltObjective(
-        objective, CommandObjective, described.command, folder, config.space.names, config.goal.metric
-    )
-
-
 def _early_stopping(config: StudyConfig, earlier: Sequence[Trial]) -> EarlyStopping:
     from agentic_hpt.strategies import FloorRule
 
@@ -399,6 +302,16 @@ def _mirror(config: StudyConfig, row: StudyRow, revised: int) -> Callable[[Seque
     return OptunaMirror(config.optuna_storage, name, row.uid, config.space, config.goal)
 
 
+def _of_mlflow(config: MlflowConfig) -> tuple[str, ...]:
+    """Say what MLflow does not get, and what follows from that."""
+    if not config.enabled or config.top is None:
+        return ()
+    return (
+        f"mlflow.children: {config.children}: the best become runs at the end, with a table of all trials; until then "
+        "decisions rest on the ledger's own records",
+    )
+
+
 def _outputs(
     config: StudyConfig, ledger: StudyLedger, artifacts: Path
 ) -> Callable[[Sequence[Trial], Sequence[DecisionRecord], FinalReport], list[Path]]:
@@ -427,6 +340,10 @@ def _outputs(
                 effects=stated_effects(config, ledger.usage(), trials, decisions, since=ledger.begins),
             )
         )
+        if config.mlflow.top is not None:
+            from agentic_hpt.report.table import write_table
+
+            files.append(write_table(artifacts / "trials.csv", trials))
         return files
 
     return write
