@@ -8,11 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from bench.equivalence import compare
 
 from agentic_hpt.objectives import torch_trainer
 from agentic_hpt.objectives.buckets import buckets, bytes_of_network, padded_share
 from agentic_hpt.objectives.datasets import load, sizes
 from agentic_hpt.objectives.mlp import Hyperparameters
+from agentic_hpt.objectives.torch_sampling import OnDevice
 from agentic_hpt.objectives.torch_stack import Data, Stack
 
 
@@ -176,3 +178,50 @@ def tensors_in(thing: object) -> list[torch.Tensor]:
     if type(thing).__module__.startswith("agentic_hpt") and hasattr(thing, "__dict__"):
         return [t for part in vars(thing).values() for t in tensors_in(part)]
     return []
+
+
+def test_what_is_drawn_on_the_device_is_drawn_as_it_should_be() -> None:
+    of = [Hyperparameters(hidden_dim=64, dropout=p, epochs=1) for p in (0.0, 0.25, 0.6, 1.0)]
+    sampling = OnDevice(5, torch.device("cpu"))
+    masks, order = torch.empty(2, 4, 50, 64), torch.empty(4, 500, dtype=torch.long)
+    sampling.begin(of, masks)
+    drawn_masks, places = [], []
+    for _ in range(40):
+        sampling.masks(())
+        drawn_masks.append(masks.clone())
+        sampling.order(order)
+        assert torch.equal(order.sort(1).values, torch.arange(500).expand(4, -1)), "each row once"
+        places.append(order[:, 0].clone())
+    seen = torch.stack(drawn_masks)
+    for k, hp in enumerate(of):
+        scale = 1 / (1 - hp.dropout) if hp.dropout < 1 else 0.0
+        values = seen[:, :, k].unique()
+        assert torch.minimum(values, (values - scale).abs()).max() < 1e-6
+        deviation = math.sqrt(hp.dropout * (1 - hp.dropout) / seen[:, :, k].numel())
+        assert (seen[:, :, k] > 0).float().mean().item() == pytest.approx(1 - hp.dropout, abs=5 * deviation + 1e-9)
+    layers = torch.corrcoef(torch.stack([seen[:, 0, 1].flatten(), seen[:, 1, 1].flatten(), seen[:, 0, 2].flatten()]))
+    assert (layers - torch.eye(3)).abs().max() < 0.02, "layers and networks are independent"
+    first = torch.stack(places).flatten().float()
+    assert len(first.unique()) > 120
+    assert first.mean().item() == pytest.approx(249.5, abs=5 * 144 / math.sqrt(160))
+
+
+def test_networks_with_what_the_device_draws_are_as_good_as_alone() -> None:
+    """Two one-sided tests: the mean accuracies differ by less than 0.01, at a level of 5 %."""
+    fixed = {"learning_rate": 1e-2, "hidden_dim": 64, "epochs": 4, "schedule": "linear"}
+    kinds = [{"dropout": 0.5}, {"dropout": 0.1, "optimizer": "adamw"}, {"batch_size": 24, "dropout": 0.3}]
+    of = [Hyperparameters(**{**fixed, **kind}) for kind in kinds * 6]
+    stack = Stack([(hp, 500 + k) for k, hp in enumerate(of)], data_of("digits"), as_alone=False)
+    for _ in range(4):
+        figures = stack.epoch()
+    single = [alone(hp, 900 + k, "digits")["accuracy"] for k, hp in enumerate(of)]
+    found = compare([entry["accuracy"] for entry in figures], single, margin=0.01)
+    assert found.holds, found
+
+
+def test_two_means_that_differ_are_not_called_equivalent() -> None:
+    draw = random.Random(1)
+    one = [draw.gauss(0.9, 0.01) for _ in range(30)]
+    assert compare(one, [x + draw.gauss(0, 0.01) for x in one], 0.02).holds
+    assert not compare(one, [x - 0.03 for x in one], 0.02).holds
+    assert not compare(one[:3], [0.8, 0.9, 1.0], 0.02).holds, "so few say nothing"

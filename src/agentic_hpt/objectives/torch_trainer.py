@@ -37,9 +37,9 @@ METRICS = ("accuracy", "loss", "parameters", "latency_ms", "seconds", "memory_mb
 """What a study may look at; the last two are the executor's to measure."""
 _EXAMPLE_ROWS = 3
 _PASSES = 50
-_LAUNCH = {"cpu": 3e6, "cuda": 5e8}
+LAUNCH = {"cpu": 3e6, "cuda": 5e8}
 """What a step of a stack costs however little is in it, in multiplications: 0.4 ms on one core; estimated for a GPU."""
-_MOST = {"cpu": 32, "cuda": 4096}
+MOST = {"cpu": 32, "cuda": 4096}
 """Networks in a stack: on a CPU more gain nothing (`bench/batched.py`), and their answers come later."""
 
 
@@ -146,9 +146,9 @@ class TorchTrainer:
         return buckets(
             known,
             sizes(self.task),
-            launch=_LAUNCH[device.type],
+            launch=LAUNCH[device.type],
             room=bytes_free(device),
-            most=max(1, min(most, _MOST[device.type])),
+            most=max(1, min(most, MOST[device.type])),
         )
 
     def holdout(self, params: Params, trial: TrialHandle) -> object:
