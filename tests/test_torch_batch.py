@@ -305,6 +305,34 @@ def test_what_is_stopped_leaves_the_stack_and_goes_on_later_to_the_same_figures(
     assert not list(tmp_path.glob("checkpoints/*/*")), "what came to its end needs no state any more"
 
 
+def test_what_is_killed_goes_on_from_what_was_saved_meanwhile(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch_batch, "SECONDS", 0.0)
+    monkeypatch.setattr(torch_batch, "_SAVING", math.inf)
+
+    class Killed(Together):
+        def report(self, metrics, step):
+            if step == 2:
+                raise KeyboardInterrupt
+            return super().report(metrics, step)
+
+    objective = hpt.torch_batch(double(mlp), points, epochs=4)
+    with pytest.raises(KeyboardInterrupt):
+        objective.run_batch(Killed(handles(tmp_path, [{}, {"lr": 0.01}])))
+    batch = Together(handles(tmp_path, [{}, {"lr": 0.01}]))
+    begun, epoch = [], ModuleStack.epoch
+
+    def noted(stack):
+        begun.extend(len(member.behind) for member in stack.members)
+        return epoch(stack)
+
+    monkeypatch.setattr(ModuleStack, "epoch", noted)
+    objective.run_batch(batch)
+    assert set(begun) == {2, 3}
+    for k in (0, 1):
+        expected = alone(objective, tmp_path, batch.trials[k].params, k).told
+        assert batch.answers[k] == pytest.approx(expected[-1][1], abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("build", "why"),
     [(recurrent, "lstm"), (lambda p: nn.Sequential(nn.Linear(16, 3), Counting(3, 3)), "plain loop")],

@@ -26,6 +26,7 @@ study: digits
 #   {task: digits}                        a built-in job: breast_cancer, digits, wine
 #   {python: "train.py:train"}            a function train(params, trial) or train(params); returns the metric
 #   {python: …, final: "train.py:score"}  and one that is called once, with the winner, and scores it on unseen data
+#   {python: "train.py:objective"}        a PyTorch module of yours, as hpt.torch_batch makes it an objective
 #   {command: ["python", "train.py", "--lr", "{learning_rate}"]}
 #                                         any program; {name} stands for a parameter ({{ and }} for braces), and the
 #                                         environment variable HPT_PARAMS holds all of them as JSON.

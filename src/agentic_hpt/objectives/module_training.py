@@ -142,7 +142,7 @@ class Member:
     def save(self) -> None:
         """Keep the state, so that the trial can go on from it; a full disk costs it this, no more."""
         if self.held is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, RuntimeError):  # the latter is PyTorch's
                 self.held.save(self.behind)
 
     def forget(self) -> None:
@@ -196,7 +196,8 @@ def train(task: Task, member: Member, report: Callable[[dict[str, float], int], 
 
 def _save_now_and_then(member: Member) -> None:
     if member.held is not None:
-        member.held.save_now_and_then(member.behind)
+        with contextlib.suppress(OSError, RuntimeError):
+            member.held.save_now_and_then(member.behind)
 
 
 def outputs_of(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -18,6 +19,7 @@ from agentic_hpt.objectives.module_shapes import Shape, difference, shape_of
 from agentic_hpt.objectives.module_stack import ModuleStack, NotStackable, vectorising
 from agentic_hpt.objectives.module_training import Member, Recipe, Task, outputs_of, seeded, train
 from agentic_hpt.objectives.side_by_side import OneAtATime, side_by_side
+from agentic_hpt.objectives.torch_checkpoint import SECONDS
 from agentic_hpt.protocols import Batch, Objective, TrialHandle
 from agentic_hpt.records import JsonObject, Params
 
@@ -31,6 +33,8 @@ __all__ = ["ModuleObjective", "torch_batch"]
 
 _LOG = logging.getLogger(__name__)
 _FRAMES = 3
+_SAVING = 0.05
+"""The share of the time that is spent on checkpoints against a kill."""
 _WORTH_SHRINKING = 0.75
 """A stack whose steps are recorded is made smaller when this share of it is left: recording again takes its time."""
 
@@ -233,6 +237,7 @@ def _train_together(batch: Batch, task: Task, members: Sequence[Member], workers
 def _train(batch: Batch, stack: ModuleStack, task: Task) -> None:
     running = {member.id for member in stack.members if _goes_on(batch, member)}
     most = 1.0 if task.device.type == "cpu" else _WORTH_SHRINKING
+    saved, cost = time.monotonic(), 0.0
     while running:
         if len(running) < len(stack.members) and len(running) <= most * len(stack.members):
             stack.keep([member.id in running for member in stack.members])
@@ -251,6 +256,13 @@ def _train(batch: Batch, stack: ModuleStack, task: Task) -> None:
                     batch.complete(member.id, _answer(member, figures[member.id]))
                     member.forget()
                     running.discard(member.id)
+        began = time.monotonic()
+        if began - saved >= max(SECONDS, cost / _SAVING):  # a kill costs little, and saving against it no more
+            for position, member in enumerate(stack.members):
+                if member.id in running:
+                    stack.give_back(position).save()
+            saved = time.monotonic()
+            cost = saved - began
 
 
 def _goes_on(batch: Batch, member: Member) -> bool:
