@@ -4,7 +4,7 @@ BIN := .venv/bin
 BENCH_ENVS ?= .bench-envs
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test chaos soak lint bench-overhead bench-scale bench-failures bench bench-transfer bench-objectives bench-fidelity bench-peers bench-envs clean
+.PHONY: run test chaos soak lint bench-overhead bench-scale bench-batched bench-gpu bench-failures bench bench-transfer bench-objectives bench-fidelity bench-peers bench-envs clean
 
 run: .venv/.installed
 	$(BIN)/hpt run --task digits --study digits --home hpt-home --fresh
@@ -28,6 +28,15 @@ lint: .venv/.installed-dev
 
 bench-overhead: .venv/.installed-dev
 	$(BIN)/python bench/overhead.py
+
+# The built-in job and modules of one's own, one by one, in processes and together, on this machine's CPU.
+bench-batched: .venv/.installed-dev
+	$(BIN)/python bench/batched.py --device cpu
+	$(BIN)/python bench/batched_modules.py --device cpu
+
+# For a machine with a GPU: equivalence, then the tables.
+bench-gpu: .venv/.installed-dev
+	$(BIN)/python -m bench.gpu
 
 bench-scale: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python bench/scale.py

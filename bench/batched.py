@@ -146,7 +146,7 @@ def batched(of: Sequence[Hyperparameters], data: Data, seed: int = SEED) -> list
         trials = [Handle(k, seed + k, Path(folder)) for k in range(len(of))]
         batch = Kept(trials)
         stacks = [[(trials[k], of[k]) for k in bucket.members] for bucket in made]
-        train_together(batch, stacks, data, lambda network: {}, workers)  # type: ignore[arg-type]
+        train_together(batch, stacks, data, workers)  # type: ignore[arg-type]
     return [batch.answers[k]["accuracy"] for k in range(len(of))]
 
 

@@ -11,7 +11,7 @@ import torch
 from tests.test_torch_batch import Handle, Together
 
 from agentic_hpt.errors import FailureKind, Pruned
-from agentic_hpt.objectives import mlp_batch, torch_checkpoint
+from agentic_hpt.objectives import mlp_batch, torch_checkpoint, torch_trainer
 from agentic_hpt.objectives.torch_trainer import TorchTrainer
 
 Curve = list[tuple[int, dict[str, float]]]
@@ -101,11 +101,13 @@ def test_a_configuration_that_cant_be_trained_fails_by_itself(tmp_path, bad):
     assert sorted(batch.answers) == [0, 1]
 
 
-def test_each_configuration_is_in_one_group_and_a_stack_has_one_depth():
-    params = [*some(), *some(num_layers=3)]
+def test_each_configuration_is_in_one_group_and_a_group_is_not_too_long():
+    params = [*some(), *some(num_layers=3)] * 10
     groups = TorchTrainer("digits").groups(params)
-    assert sorted(k for group in groups for k in group) == list(range(10))
-    assert all(len({params[k].get("num_layers", 2) for k in group}) == 1 for group in groups), "with one worker"
+    assert sorted(k for group in groups for k in group) == list(range(100))
+    assert max(map(len, groups)) <= torch_trainer.MOST["cpu"]
+    assert len(groups) <= 6
+    assert TorchTrainer("digits").groups([]) == []
 
 
 def test_several_workers_share_the_stacks_and_change_nothing(tmp_path):

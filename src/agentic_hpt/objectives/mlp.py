@@ -28,6 +28,7 @@ __all__ = [
     "make_optimizer",
     "make_schedule",
     "rate",
+    "weights",
 ]
 
 SMOOTHING = 0.1
@@ -142,6 +143,11 @@ def blank(hp: Hyperparameters, inputs: int, classes: int) -> torch.nn.Sequential
     return made.to_empty(device="cpu")
 
 
+def weights(hp: Hyperparameters, inputs: int, classes: int) -> int:
+    """Count the weights, biases among them."""
+    return sum((a + 1) * b for a, b in pairwise((inputs, *[hp.hidden_dim] * hp.num_layers, classes)))
+
+
 def draw(
     hp: Hyperparameters, inputs: int, classes: int, generator: torch.Generator
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -149,7 +155,7 @@ def draw(
     import torch
 
     widths = (inputs, *[hp.hidden_dim] * hp.num_layers, classes)
-    numbers = torch.rand(sum((a + 1) * b for a, b in pairwise(widths)), generator=generator, dtype=torch.float32)
+    numbers = torch.rand(weights(hp, inputs, classes), generator=generator, dtype=torch.float32)
     begin = 0
     for a, b in pairwise(widths):
         bound = 1 / math.sqrt(a)  # of weights and biases alike, as nn.Linear has it

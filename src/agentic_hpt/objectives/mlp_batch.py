@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from agentic_hpt.errors import FailureKind
 from agentic_hpt.objectives import torch_checkpoint
-from agentic_hpt.objectives.mlp import Hyperparameters, blank, make_optimizer, make_schedule, rate
+from agentic_hpt.objectives.mlp import Hyperparameters, blank, make_optimizer, make_schedule, rate, weights
 from agentic_hpt.objectives.side_by_side import OneAtATime, side_by_side
 from agentic_hpt.objectives.torch_checkpoint import Checkpoint
 from agentic_hpt.objectives.torch_stack import Data, Stack
@@ -33,8 +33,11 @@ Measure = Callable[["torch.nn.Sequential"], Mapping[str, float]]
 """Gives what else belongs to a trial's answer, of its network, whose standardisation is not set."""
 
 
-def train_together(batch: Batch, stacks: Sequence[Sequence[Known]], data: Data, measure: Measure, workers: int) -> None:
+def train_together(
+    batch: Batch, stacks: Sequence[Sequence[Known]], data: Data, workers: int, measure: Measure | None = None
+) -> None:
     """Train lists of networks of one depth and activation to their ends, `workers` at once; tell the batch of each."""
+    import torch
 
     def train(known: Sequence[Known]) -> None:
         together = _Together(told, known, data)
@@ -45,8 +48,13 @@ def train_together(batch: Batch, stacks: Sequence[Sequence[Known]], data: Data, 
                 together.shrink()
                 together.epoch()
 
-    told = OneAtATime(batch)
-    side_by_side(train, stacks, workers)
+    told, precision = OneAtATime(batch), torch.get_float32_matmul_precision()
+    if data.x.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32; bench/gpu.py sees to it that the figures keep their means
+    try:
+        side_by_side(train, stacks, workers)
+    finally:
+        torch.set_float32_matmul_precision(precision)
 
 
 class _Together:
@@ -105,12 +113,14 @@ class _Together:
         self.running.difference_update(stopped)
         return stopped
 
-    def finish(self, measure: Measure) -> None:
+    def finish(self, measure: Measure | None) -> None:
         """Complete the trials that have all their epochs."""
         for number, place in self._places().items():
             if self._stack.epochs_done[place] >= self._stack.hp[place].epochs:
                 trial, figures = self._trials[number], self._behind[number][-1] if self._behind[number] else {}
-                self._batch.complete(trial.id, {**figures, **measure(self._stack.network(place))})
+                found = {"parameters": weights(self._stack.hp[place], *self._sizes)}
+                more = measure(self._stack.network(place)) if measure is not None else {}
+                self._batch.complete(trial.id, {**figures, **found, **more})
                 self.running.discard(number)
                 Checkpoint(trial.checkpoint_dir, {}, ()).remove()
 

@@ -18,7 +18,7 @@ from agentic_hpt.objectives.mlp import BETAS, EPSILON, HowToTrain, Hyperparamete
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Descent", "coefficients"]
+__all__ = ["Descent", "coefficients", "fused"]
 
 _COLUMNS = 9
 _THREADS = 256
@@ -60,7 +60,7 @@ class Descent:
             shrinks=any(own.weight_decay and own.optimizer == "adamw" for own in hp),
             adaptive=any(own.optimizer != "sgd" for own in hp),
         )
-        self._kernel = _kernel() if like.device.type == "cuda" and like.dtype == torch.float32 else None
+        self._kernel = fused() if like.device.type == "cuda" and like.dtype == torch.float32 else None
 
     def begin_epoch(self, epochs: Sequence[int]) -> None:
         """Work out the steps of the epoch behind `epochs[k]` others."""
@@ -162,12 +162,12 @@ def coefficients(
 
 
 @cache
-def _kernel() -> _Kernel | None:
+def fused() -> _Kernel | None:
     """Compile the formula into one pass over memory; `None` where this PyTorch can't, or what it gives differs."""
     import torch
 
     try:
-        compiled: _Kernel = torch.cuda._compile_kernel(_KERNEL, "descend")
+        compiled = _compiled()
         hp = [Hyperparameters(weight_decay=0.1, optimizer=kind) for kind in ("adam", "adamw", "sgd")]
         numbers = [torch.rand(3, 7, 11, device="cuda") for _ in range(4)]
         table = coefficients(hp, [2, 2, 1], [1, 0, 0], torch.device("cuda")).float()
@@ -179,3 +179,17 @@ def _kernel() -> _Kernel | None:
     except Exception:  # a private part of PyTorch: whatever is wrong with it, there is another way
         return None
     return compiled if agree else None
+
+
+def _compiled() -> _Kernel:
+    """Compile the kernel. PyTorch asks where CUDA's headers are, of which it needs none: any place will do."""
+    import torch
+    from torch.utils import cpp_extension
+
+    home = cpp_extension.CUDA_HOME
+    cpp_extension.CUDA_HOME = home or "/usr"
+    try:
+        compiled: _Kernel = torch.cuda._compile_kernel(_KERNEL, "descend")
+    finally:
+        cpp_extension.CUDA_HOME = home
+    return compiled

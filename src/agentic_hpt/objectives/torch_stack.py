@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
@@ -53,10 +54,18 @@ class Stack:
 
     `numbers` are what the caller knows the networks by, in the order of `of`. `epoch` trains all by one epoch, `keep`
     drops networks; one whose loss is no number any more harms no other. `as_alone` draws for each network what it
-    would draw alone; without it order and masks are drawn on the device, from the first network's seed.
+    would draw alone; without it order and masks are drawn on the device, from the first network's seed. `replayed`: on
+    CUDA, steps are recorded once, which only those can be that are drawn on the device.
     """
 
-    def __init__(self, of: Sequence[tuple[Hyperparameters, int]], data: Data, *, as_alone: bool = True) -> None:
+    def __init__(
+        self,
+        of: Sequence[tuple[Hyperparameters, int]],
+        data: Data,
+        *,
+        as_alone: bool = True,
+        replayed: bool = True,
+    ) -> None:
         import torch
 
         self.numbers = list(range(len(of)))
@@ -64,6 +73,7 @@ class Stack:
         self.epochs_done = [0] * len(of)
         """Of each network: one that was stopped before may be ahead of the others."""
         self._data = data
+        self._replayed = replayed and not as_alone and data.x.device.type == "cuda"
         kept = (1 - SMOOTHING) * torch.nn.functional.one_hot(data.y, data.classes)
         self._targets = (kept + SMOOTHING / data.classes).to(data.x)
         self.generators = [torch.Generator().manual_seed(seed) for _, seed in of]
@@ -90,16 +100,23 @@ class Stack:
         """Draw the weights, a layer's (K, inputs, outputs), and all biases, (K, 1, outputs of all layers)."""
         import torch
 
-        sizes, dtype = self._sizes, self._data.x.dtype
-        weights = [torch.zeros(len(self.hp), a, b, dtype=dtype) for a, b in pairwise(sizes)]
+        sizes, dtype, device = self._sizes, self._data.x.dtype, self._data.x.device
+        weights = [torch.zeros(len(self.hp), b, a, dtype=dtype) for a, b in pairwise(sizes)]
         biases = torch.zeros(len(self.hp), 1, sum(sizes[1:]), dtype=dtype)
         parts = biases.split(sizes[1:], 2)  # type: ignore[no-untyped-call]
-        for k, (hp, generator) in enumerate(zip(self.hp, self.generators, strict=True)):
-            for layer, (weight, bias) in enumerate(draw(hp, sizes[0], sizes[-1], generator)):
-                weights[layer][k, : weight.shape[1], : weight.shape[0]] = weight.T
+
+        def fill(k: int) -> None:
+            for layer, (weight, bias) in enumerate(draw(self.hp[k], sizes[0], sizes[-1], self.generators[k])):
+                weights[layer][k, : weight.shape[0], : weight.shape[1]] = weight
                 parts[layer][k, 0, : len(bias)] = bias
-        device = self._data.x.device
-        return [w.to(device) for w in weights], biases.to(device)
+
+        if device.type == "cpu":
+            for k in range(len(self.hp)):
+                fill(k)
+        else:  # a thousand networks would keep a GPU waiting for longer than it trains
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(fill, range(len(self.hp))))
+        return [w.to(device).transpose(1, 2).contiguous() for w in weights], biases.to(device)
 
     def _lay_out(self) -> None:
         """Make all that a step works in, for the networks that are left."""
@@ -127,7 +144,7 @@ class Stack:
         self._rows = torch.empty(count, max(self._steps) * self._width, dtype=torch.long, device=like.device)
         self._cursor = torch.zeros(1, dtype=torch.long, device=like.device)
         self._descent = Descent(hp, self._steps, like)
-        self._replay = Replay(self._step) if like.device.type == "cuda" else None
+        self._replay = Replay(self._step) if self._replayed else None
 
     def _windows(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Give which places of an order each step sees, (K or 1, steps x width), and each one's weight there."""

@@ -10,14 +10,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from agentic_hpt.errors import ConfigError, FailureKind, Pruned, TrialFailure
 from agentic_hpt.objectives.buckets import Bucket, buckets
 from agentic_hpt.objectives.datasets import Split, load, sizes
-from agentic_hpt.objectives.mlp import SMOOTHING, Hyperparameters, build, make_optimizer, make_schedule
+from agentic_hpt.objectives.mlp import SMOOTHING, Hyperparameters, build, make_optimizer, make_schedule, weights
 from agentic_hpt.objectives.mlp_batch import train_together
 from agentic_hpt.objectives.module_memory import bytes_free
 from agentic_hpt.objectives.torch_checkpoint import Checkpoint, Stateful
@@ -93,8 +92,7 @@ class TorchTrainer:
             "epochs_at_default": hp.epochs,
         }
         with contextlib.suppress(TypeError, ValueError):  # where a size is no whole number, it is the trials that fail
-            widths = (data.features, *[hp.hidden_dim] * hp.num_layers, data.classes)
-            facts["weights_at_default"] = sum((i + 1) * o for i, o in pairwise(widths))
+            facts["weights_at_default"] = weights(hp, data.features, data.classes)
         return facts
 
     def run(self, params: Params, trial: TrialHandle) -> object:
@@ -110,9 +108,14 @@ class TorchTrainer:
             with contextlib.suppress(ConfigError):
                 known[position] = Hyperparameters.read(given).checked()
         positions = list(known)
-        made, workers = self._buckets(list(known.values()), len(known)), _workers(_device())
-        shared = [made[start : start + workers] for start in range(0, len(made), workers)]  # each worker has one
-        together = [[positions[m] for bucket in buckets for m in bucket.members] for buckets in shared]
+        together: list[list[int]] = []
+        most = MOST["cpu"] * _workers(_device()) if _device().type == "cpu" else 1  # a GPU works on a stack at a time
+        for bucket in self._buckets(list(known.values()), len(known)):
+            members = [positions[m] for m in bucket.members]
+            if together and len(together[-1]) + len(members) <= most:
+                together[-1] += members
+            else:
+                together.append(members)
         return together + [[position] for position in range(len(params)) if position not in known]
 
     def run_batch(self, batch: Batch) -> None:
@@ -132,14 +135,13 @@ class TorchTrainer:
                 batch.fail(trial.id, FailureKind.CRASH, str(error))
 
         def measure(network: torch.nn.Sequential) -> dict[str, float]:
-            return self._of_model(_standardised(network, split).eval(), split)
+            return {"latency_ms": _latency(_standardised(network, split).eval(), split)}
 
         workers = _workers(device)
         stacks = self._buckets([hp for _, hp in known], math.ceil(len(known) / workers))
         with torch.random.fork_rng(devices=[device], enabled=device.type == "cuda"):
-            train_together(
-                batch, [[known[member] for member in stack.members] for stack in stacks], data, measure, workers
-            )
+            lists = [[known[member] for member in stack.members] for stack in stacks]
+            train_together(batch, lists, data, workers, measure if self._latency else None)
 
     def _buckets(self, known: Sequence[Hyperparameters], most: int) -> list[Bucket]:
         device = _device()
