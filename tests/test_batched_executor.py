@@ -284,14 +284,14 @@ def test_beyond_the_time_limit_trials_end_at_their_next_report(tmp_path):
 
 def test_beyond_the_time_limit_a_process_without_reports_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr("agentic_hpt.executors.evaluation._GRACE", 0.1)
-    todo = jobs(tmp_path, {"does": "wait"}, {}, {"group": "other"}, limits=Limits(seconds=0.3))
+    todo = jobs(tmp_path, {"does": "wait"}, {}, {"group": "other"}, limits=Limits(seconds=1.0))
     outcomes = together(executor(3), todo)
     assert [o.failure for o in outcomes] == [FailureKind.TIMEOUT, FailureKind.TIMEOUT, None]
 
 
 def test_the_process_outlives_the_time_limit_of_a_trial(tmp_path):
     todo = jobs(
-        tmp_path, {"group": 1, "does": "take a while", "seconds": 0.6}, {"group": 2}, limits=Limits(seconds=0.5)
+        tmp_path, {"group": 1, "does": "take a while", "seconds": 1.2}, {"group": 2}, limits=Limits(seconds=1.0)
     )
     late, other = together(executor(2), todo)
     assert late.failure is FailureKind.TIMEOUT

