@@ -21,6 +21,8 @@ class MedianPruner:
         self._goal = goal
         self._curves: dict[int, dict[int, float]] = {}
         self._complete: set[int] = set()
+        self._medians: dict[int, float | None] = {}
+        """By step, until one more trial is complete: of a batch, hundreds are judged by the same."""
 
     def hear(self, trial: int, report: Report) -> None:
         """Do nothing: trials are compared with complete ones only."""
@@ -32,21 +34,28 @@ class MedianPruner:
             return False
         curve = self._curves.setdefault(trial, {})
         curve[report.step] = value
-        others = [self._curves[t] for t in self._complete if report.step in self._curves[t]]
-        if len(others) < _STARTUP_TRIALS:
-            return False
-        if report.step < _WARMUP_SHARE * statistics.median(max(other) for other in others):
-            return False
-        median = statistics.median(other[report.step] for other in others)
+        if report.step not in self._medians:
+            self._medians[report.step] = self._median(report.step)
+        median = self._medians[report.step]
         best = max(curve.values()) if self._goal.direction == "maximize" else min(curve.values())
-        return self._goal.better(median, best)
+        return median is not None and self._goal.better(median, best)
 
     def ended(self, trial: int, complete: bool) -> None:
         """Learn that a trial ended; only complete trials become a measure for others."""
         if complete and trial in self._curves:
             self._complete.add(trial)
+            self._medians.clear()
         elif not complete:
             self._curves.pop(trial, None)
+
+    def _median(self, step: int) -> float | None:
+        """Give the median of the complete trials at a step; `None` where nothing is pruned yet."""
+        others = [self._curves[t] for t in self._complete if step in self._curves[t]]
+        if len(others) < _STARTUP_TRIALS:
+            return None
+        if step < _WARMUP_SHARE * statistics.median(max(other) for other in others):
+            return None
+        return statistics.median(other[step] for other in others)
 
 
 class NoPruner:
