@@ -170,7 +170,7 @@ def resident() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def simulate(strategy: str, cluster: Cluster, count: int, round_trials: int | None) -> Simulated:
+def simulate(strategy: str, cluster: Cluster, count: int, round_trials: int | None = None) -> Simulated:
     """Run a study of `count` trials on a simulated cluster."""
     from langgraph.checkpoint.memory import InMemorySaver
 

@@ -30,7 +30,7 @@ _WORKER = "bridge"
 
 def worker_begins(parts: StudyParts, assignment: Assignment) -> None:
     """Note that a worker of the round has trials to start; called before any of them does."""
-    parts.bridging.launching.add((assignment.round, assignment.kind, assignment.worker))
+    parts.bridging.launching[assignment.round, assignment.kind, assignment.worker] = assignment.trials
     if assignment.kind == "initial":
         parts.bridging.given_started.clear()
 
@@ -46,7 +46,7 @@ def worker_launched(parts: StudyParts, assignment: Assignment) -> None:
     waiting, key = parts.bridging.launching, (assignment.round, assignment.kind, assignment.worker)
     if key not in waiting:
         return
-    waiting.remove(key)
+    del waiting[key]
     if assignment.kind == "initial":
         parts.bridging.given_started.set()
     if not waiting and not parts.replaying:

@@ -54,8 +54,8 @@ def stopped_trials(decisions: Iterable[DecisionRecord]) -> set[int]:
 class Bridging:
     """Where the bridge stands, which keeps free slots busy; see `graph.bridging`."""
 
-    launching: set[tuple[int, WorkerKind, str]] = field(default_factory=set)
-    """The round's workers that have not started all their trials yet."""
+    launching: dict[tuple[int, WorkerKind, str], int] = field(default_factory=dict)
+    """The round's workers that have not started all their trials yet, and how many they have left."""
     given_started: asyncio.Event = field(default_factory=asyncio.Event)
     """Cleared while configurations given to run first wait to be started: nothing else is, until then."""
     live: dict[int, asyncio.Task[Trial]] = field(default_factory=dict)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
@@ -57,21 +59,24 @@ async def run_assignment(
                 parts.slots.release()
         position = len(known)
         while position < assignment.trials:
-            await parts.slots.acquire()
-            count = 1 + await more_slots(parts, assignment.trials - position - 1)
-            try:
-                begun = await in_slot(parts, count, next_trials, parts, assignment, position, count)
-            except LedgerError:
-                raise
-            except Exception as error:
-                problem = error  # the trials under way are sound: they end first
-                break
-            parts.slots.release(count - len(begun))
-            for trial in begun:
-                launch(trial)
+            async with parts.slots.asking if _in_bulk(parts) else nullcontext():
+                await parts.slots.acquire()
+                count = 1 + await more_slots(parts, assignment.trials - position - 1)
+                try:
+                    begun = await in_slot(parts, count, next_trials, parts, assignment, position, count)
+                except LedgerError:
+                    raise
+                except Exception as error:
+                    problem = error  # the trials under way are sound: they end first
+                    break
+                parts.slots.release(count - len(begun))
+                for trial in begun:
+                    launch(trial)
             if len(begun) < count:
                 break
             position += count
+            if key in parts.bridging.launching:
+                parts.bridging.launching[key] = assignment.trials - position
         launched()
     for trial in known:
         live.pop(trial.id, None)
@@ -85,16 +90,22 @@ async def _join(task: asyncio.Task[Trial]) -> None:
     await asyncio.shield(task)
 
 
+def _in_bulk(parts: StudyParts) -> bool:
+    """Say whether slots may be filled many at once."""
+    return parts.together or parts.executor.slots >= _MANY
+
+
 async def more_slots(parts: StudyParts, most: int) -> int:
     """Take more slots beside one that is held, up to `most`, and give how many: trials that start together cost less.
 
     Few free slots are taken one by one, so that the first trial starts before the next is thought of, and workers take
-    turns. Many, and those of an executor that runs trials together, are shared by the workers that have some to start.
+    turns. Many, and those of an executor that runs trials together, are shared out by what each worker has to start.
     """
     if most <= 0 or not (parts.together or parts.slots.free >= _MANY):
         return 0
     await asyncio.sleep(0)  # until all that have just ended gave theirs back, and who waited has one
-    share = parts.slots.free // max(1, len(parts.bridging.launching))
+    all_left = max(most + 1, sum(parts.bridging.launching.values()))
+    share = math.ceil(parts.slots.free * (most + 1) / all_left)
     return await parts.slots.more(min(most, share))
 
 

@@ -12,6 +12,8 @@ class Slots:
     def __init__(self, count: int) -> None:
         self._turn = asyncio.Semaphore(count)
         self.free = count
+        self.asking = asyncio.Lock()
+        """Held by the worker that fills slots, where they are filled many at once: meanwhile more become free."""
 
     async def acquire(self) -> None:
         """Wait for a slot."""

@@ -36,7 +36,9 @@ _LEAST_OUTLOOK = 10
 _DRAWS = 400
 _AROUND = 8
 _COVER = 256
-_POOL = 1024
+_POOL = 512
+_LOTS, _LEAST_LOT = 8, 4
+"""A batch is chosen in so many lots at most, of so many rows at least."""
 _NEAREST = 6
 _LEAST_NEAREST = 20
 _WIDTH, _MOST_WIDTH, _LEAST_WIDTH = 0.4, 0.8, 2.0**-8
@@ -130,23 +132,32 @@ class Arms:
     def _search(
         self,
         encoding: Encoding,
-        belief: Belief,
-        score: Score,
+        beliefs: Sequence[Belief],
+        worth: Callable[[Belief], Score],
         around: Floats,
         dice: np.random.Generator,
         count: int,
         box: Box | None = None,
     ) -> Floats:
-        """Give the most promising rows, best first; of more than one to try together, each knowing those before it."""
-        found, _ = most_promising(encoding, score, around, dice, box)
+        """Give the most promising rows, best first; of more than one to try together, each knowing those before it.
+
+        The rows of a batch come in lots: for each the space is searched anew, under the next of the `beliefs`.
+        """
         if count == 1:
-            return found
-        rows = np.unique(
-            np.concatenate([found, spread_rows(encoding, around, dice, box, max(_POOL, 4 * count))]), axis=0
-        )
-        pool = Pool(belief, encoding.moved_to(self._encoding, rows), score(rows))
-        chosen = pool.choose(count + count // 4 + 4)  # some are tried already, or alike
-        return np.concatenate([rows[chosen], found])
+            return most_promising(encoding, worth(beliefs[0]), around, dice, box)[0]
+        wanted = count + count // 4 + 4  # some are tried already, or alike
+        size = -(-wanted // min(_LOTS, -(-wanted // _LEAST_LOT)))
+        chosen = np.zeros((0, len(encoding.names)))
+        while len(chosen) < wanted:
+            belief = beliefs[len(chosen) // size % len(beliefs)].believing(encoding.moved_to(self._encoding, chosen))
+            found, _ = most_promising(encoding, worth(belief), around, dice, box)
+            rows = np.concatenate([found, spread_rows(encoding, around, dice, box, max(_POOL, 4 * size))])
+            rows = rows[np.unique(np.nan_to_num(rows, nan=-1.0), axis=0, return_index=True)[1]]
+            places = Pool(belief, encoding.moved_to(self._encoding, rows), worth(belief)(rows)).choose(size)
+            if not places:
+                break
+            chosen = np.concatenate([chosen, rows[places]])
+        return chosen
 
     def _global(
         self,
@@ -158,10 +169,9 @@ class Arms:
         count: int,
     ) -> Floats:
         """Search the whole subspace under a process fitted to the whole history, its losses scaled by turns."""
-        how: How = "log" if turn % 2 else "power"
-        belief = self._belief(seen, how)
+        beliefs = self._by_turns(seen, turn, count)
         around = self._encoding.moved_to(encoding, seen.rows[_best(seen, _AROUND)])
-        return self._search(encoding, belief, self._score(belief, encoding, trials), around, dice, count)
+        return self._search(encoding, beliefs, lambda b: self._score(b, encoding, trials), around, dice, count)
 
     def _local(
         self,
@@ -179,17 +189,16 @@ class Arms:
         """
         center = int(_best(seen, 1)[0])
         apart = _apart(seen.rows, seen.rows[center], self._encoding)
-        count = max(_LEAST_NEAREST, _NEAREST * seen.rows.shape[1])
-        how: How = "log" if turn // 2 % 2 else "power"
-        near = seen.chosen(np.sort(np.argsort(apart, kind="stable")[:count]))
-        belief = self._belief(near, how)
+        nearest = max(_LEAST_NEAREST, _NEAREST * seen.rows.shape[1])
+        near = seen.chosen(np.sort(np.argsort(apart, kind="stable")[:nearest]))
+        beliefs = self._by_turns(near, turn // 2, count)
         here = self._encoding.moved_to(encoding, seen.rows[[center]])
         half = width_of_box(self._goal, trials, len(encoding.names)) / 2
         middle = np.clip(np.where(np.isnan(here[0]), 0.5, here[0]), 0.0, 1.0)
         reach = np.maximum(half, encoding.steps)  # a grid's neighbours are always near
         box = np.clip(middle - reach, 0.0, 1.0), np.clip(middle + reach, 0.0, 1.0)
         parents = encoding.snapped(here)
-        found = self._search(encoding, belief, self._score(belief, encoding, trials), parents, dice, count, box)
+        found = self._search(encoding, beliefs, lambda b: self._score(b, encoding, trials), parents, dice, count, box)
         return np.concatenate([found, mutants(encoding, np.repeat(parents, 64, axis=0), 2 * half, dice)])
 
     def _score(self, belief: Belief, encoding: Encoding, trials: Sequence[Trial]) -> Score:
@@ -233,16 +242,25 @@ class Arms:
             belief = replace(
                 belief, best=float(min(told.min(), belief.objectives[0].predict(seen.rows[there])[0].min()))
             )
-        score = self._score(belief, encoding, trials)
 
-        def worth(rows: Floats) -> Floats:
-            found = score(rows)
-            found[~elsewhere(encoding.moved_to(self._encoding, rows))] = -np.inf
-            return found
+        def there_only(belief: Belief) -> Score:
+            score = self._score(belief, encoding, trials)
+
+            def worth(rows: Floats) -> Floats:
+                found = score(rows)
+                found[~elsewhere(encoding.moved_to(self._encoding, rows))] = -np.inf
+                return found
+
+            return worth
 
         chosen = np.flatnonzero(there)[np.argsort(seen.losses[there, 0], kind="stable")[:_AROUND]]
         around = self._encoding.moved_to(encoding, seen.rows[chosen])
-        return self._search(encoding, belief, worth, around, dice, count)
+        return self._search(encoding, [belief], there_only, around, dice, count)
+
+    def _by_turns(self, seen: Observed, turn: int, count: int) -> list[Belief]:
+        """Give the belief whose turn it is to scale the losses; for more than one trial, both."""
+        hows: tuple[How, How] = ("log", "power") if turn % 2 else ("power", "log")
+        return [self._belief(seen, how) for how in hows[: 1 if count == 1 else 2]]
 
     def _belief(self, seen: Observed, how: How) -> Belief:
         """Fit, or give what was fitted to the same trials: the workers of a round ask one after the other."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +91,13 @@ class Belief:
             return log_expected_improvement(*predicted[0], self.best) + chance
         means, sds = (np.stack(part, axis=1) for part in zip(*predicted, strict=True))
         return log_volume_gain(means, sds, self.front, self.reference) + chance
+
+    def believing(self, rows: Floats) -> Belief:
+        """Give it as if `rows` ran too."""
+        if not len(rows):
+            return self
+        limits = tuple((process.believing(rows), zero) for process, zero in self.limits)
+        return replace(self, objectives=tuple(process.believing(rows) for process in self.objectives), limits=limits)
 
     def log_chance(self, rows: Floats) -> Floats:
         """Give the logarithm of the chance that a row meets the constraints and ends with a value."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 _CANDIDATES = 24
-_LOT = 32
+_LOT = 64
 
 Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
 
@@ -161,7 +161,7 @@ class SamplerView:
     def propose_many(self, seed: int, count: int) -> Iterator[dict[str, ParamValue]]:
         """Give configurations to try together, some more than `count`, as some may be tried already.
 
-        After every 32 the sampler is told of those before as running.
+        After every 64 the sampler is told of those before as running.
         """
         told: list[int] = []
         try:

@@ -94,9 +94,10 @@ async def write_on(parts: StudyParts, listener: Emit, patience: float) -> int:
         if not await parts.tracker.drain(wait):
             return 0
         now = await parts.think(parts.ledger.unsent)
+        if now < left or not stuck:
+            listener({"type": "writing", "left": now, "of": whole})
         stuck = stuck + wait if now >= left else 0.0
         left = now
-        listener({"type": "writing", "left": left, "of": whole})
     return left
 
 
