@@ -18,11 +18,12 @@ from torch import nn
 import agentic_hpt as hpt
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.errors import ConfigError, FailureKind, Pruned
-from agentic_hpt.objectives import torch_batch
+from agentic_hpt.objectives import module_batch, torch_batch
 from agentic_hpt.objectives.function import load_function
 from agentic_hpt.objectives.module_memory import bytes_of_model
-from agentic_hpt.objectives.module_stack import ModuleStack, vectorising
+from agentic_hpt.objectives.module_stack import ModuleStack
 from agentic_hpt.objectives.module_training import Member
+from agentic_hpt.objectives.module_vectorising import vectorising
 from agentic_hpt.objectives.torch_batch import ModuleObjective
 from agentic_hpt.study import run_study
 from study_runs import describe
@@ -202,13 +203,13 @@ def ways(count: int, **fixed: object) -> list[dict[str, object]]:
 def stacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The sizes of the stacks that are trained, on one core."""
     made: list[int] = []
-    begin = torch_batch.ModuleStack.__init__
+    begin = ModuleStack.__init__
 
     def noted(self, members, task):
         made.append(len(members))
         begin(self, members, task)
 
-    monkeypatch.setattr(torch_batch.ModuleStack, "__init__", noted)
+    monkeypatch.setattr(ModuleStack, "__init__", noted)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield made
@@ -306,8 +307,8 @@ def test_what_is_stopped_leaves_the_stack_and_goes_on_later_to_the_same_figures(
 
 
 def test_what_is_killed_goes_on_from_what_was_saved_meanwhile(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch_batch, "SECONDS", 0.0)
-    monkeypatch.setattr(torch_batch, "_SAVING", math.inf)
+    monkeypatch.setattr(module_batch, "SECONDS", 0.0)
+    monkeypatch.setattr(module_batch, "_SAVING", math.inf)
 
     class Killed(Together):
         def report(self, metrics, step):

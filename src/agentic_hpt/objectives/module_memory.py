@@ -44,7 +44,7 @@ def bytes_of_model(model: torch.nn.Module, task: Task, rows: int) -> int:
     buffers = sum(b.numel() * b.element_size() for b in model.buffers())
     judged = outputs[:1].numel() * outputs.element_size() * len(task.validation.x)
     activations = _BACKWARD * sum(kept.values()) + 2 * (_bytes(batch.x) + _bytes(batch.y))
-    return int(_COPIES * trained + 2 * buffers + activations + 3 * judged + 8 * len(task.train.x))
+    return int(_COPIES * trained + 2 * buffers + activations + 3 * judged + 32 * len(task.train.x))
 
 
 def bytes_free(device: torch.device) -> int:

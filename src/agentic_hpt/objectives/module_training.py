@@ -210,15 +210,14 @@ def outputs_of(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def seeded(seed: int, *, alone: bool = True) -> Iterator[None]:
-    """Draw from the seed, and leave torch's own state as it was; `alone`: on one thread, so that sums are alike."""
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from the seed, on one thread so that sums come out alike everywhere; leave torch's own state as it was."""
     import torch
 
     threads = torch.get_num_threads()
     with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_initialized() else []):  # type: ignore[no-untyped-call]
         torch.manual_seed(seed)
-        if alone:
-            torch.set_num_threads(1)
+        torch.set_num_threads(1)
         try:
             yield
         finally:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import math
-import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from agentic_hpt.errors import ConfigError, FailureKind, Pruned, TrialFailure
+from agentic_hpt.errors import ConfigError
 from agentic_hpt.objectives.function import load_function
+from agentic_hpt.objectives.module_batch import answer, fail, train_alone, train_together
 from agentic_hpt.objectives.module_data import make_task, rows_of
 from agentic_hpt.objectives.module_memory import bytes_free, bytes_of_model, lacks_memory
 from agentic_hpt.objectives.module_shapes import Shape, difference, shape_of
-from agentic_hpt.objectives.module_stack import ModuleStack, NotStackable, vectorising
+from agentic_hpt.objectives.module_stack import NotStackable
 from agentic_hpt.objectives.module_training import Member, Recipe, Task, outputs_of, seeded, train
-from agentic_hpt.objectives.side_by_side import OneAtATime, side_by_side
-from agentic_hpt.objectives.torch_checkpoint import SECONDS
 from agentic_hpt.protocols import Batch, Objective, TrialHandle
 from agentic_hpt.records import JsonObject, Params
 
@@ -32,11 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["ModuleObjective", "torch_batch"]
 
 _LOG = logging.getLogger(__name__)
-_FRAMES = 3
-_SAVING = 0.05
-"""The share of the time that is spent on checkpoints against a kill."""
-_WORTH_SHRINKING = 0.75
-"""A stack whose steps are recorded is made smaller when this share of it is left: recording again takes its time."""
 
 
 def torch_batch(
@@ -126,7 +118,7 @@ class ModuleObjective:
         """Train one model in a plain loop; give its last epoch's figures and the number of its weights."""
         task = self._load()
         member = Member.begin(task, self._recipe.with_params(params), trial)
-        return _answer(member, train(task, member, lambda figures, epoch: trial.report(figures, step=epoch)))
+        return answer(member, train(task, member, lambda figures, epoch: trial.report(figures, step=epoch)))
 
     def holdout(self, params: Params, trial: TrialHandle) -> object:
         """Train with the trial's seed, score the holdout, and leave `model/weights.pt` in the artifact folder.
@@ -146,7 +138,7 @@ class ModuleObjective:
         folder.mkdir(parents=True, exist_ok=True)
         torch.save(member.model.state_dict(), folder / "weights.pt")
         (folder / "config.json").write_text(json.dumps({"params": dict(params)}, indent=1) + "\n", encoding="utf-8")
-        return _answer(member, {name: float(score(outputs, rows.y)) for name, score in task.metrics.items()})
+        return answer(member, {name: float(score(outputs, rows.y)) for name, score in task.metrics.items()})
 
     def groups(self, params: Sequence[Params]) -> list[list[int]]:
         """Put those of one shape and one batch size together, as many as memory is thought to hold."""
@@ -188,17 +180,17 @@ class ModuleObjective:
             except Exception as error:
                 if lacks_memory(error):
                     raise
-                _fail(batch, trial.id, error)
+                fail(batch, trial.id, error)
                 continue
             alike.setdefault(key, []).append(member)
         for members in alike.values():
             try:
-                with seeded(members[0].seed, alone=False):
-                    _train_together(batch, task, members, workers)
+                with seeded(members[0].seed):
+                    train_together(batch, task, members, workers)
             except NotStackable as reason:
                 self._say(f"models are trained one by one, since they can't be stacked: {reason}")
                 for member in members:
-                    _train_alone(batch, task, member)
+                    train_alone(batch, task, member)
 
     def _load(self) -> Task:
         """Load the data, once a process."""
@@ -220,85 +212,6 @@ class ModuleObjective:
         if text not in self._said:
             self._said.add(text)
             _LOG.warning("%r: %s", self, text)
-
-
-def _train_together(batch: Batch, task: Task, members: Sequence[Member], workers: int) -> None:
-    """Train members of one shape. Raises `NotStackable` before any of them took a step or was told."""
-    stacks = [ModuleStack(members[start::workers], task) for start in range(min(workers, len(members)))]
-    for stack in stacks:
-        stack.verify()
-    if len(stacks) > 1 and any(stack.draws for stack in stacks):  # threads would take their numbers in any order
-        stacks = [ModuleStack(members, task)]
-    told = OneAtATime(batch)
-    with vectorising(task.device):
-        side_by_side(lambda stack: _train(told, stack, task), stacks, len(stacks))
-
-
-def _train(batch: Batch, stack: ModuleStack, task: Task) -> None:
-    running = {member.id for member in stack.members if _goes_on(batch, member)}
-    most = 1.0 if task.device.type == "cpu" else _WORTH_SHRINKING
-    saved, cost = time.monotonic(), 0.0
-    while running:
-        if len(running) < len(stack.members) and len(running) <= most * len(stack.members):
-            stack.keep([member.id in running for member in stack.members])
-        stack.epoch()
-        latest: dict[int, dict[int, dict[str, float]]] = {}
-        for member in stack.members:
-            if member.id in running:
-                latest.setdefault(len(member.behind) - 1, {})[member.id] = member.behind[-1]
-        for epoch, figures in sorted(latest.items()):
-            ended = batch.report(figures, epoch)
-            running -= ended
-            for position, member in enumerate(stack.members):
-                if member.id in ended and all(map(math.isfinite, figures[member.id].values())):
-                    stack.give_back(position).save()  # it may go on later
-                elif member.id in figures and member.id not in ended and member.done:
-                    batch.complete(member.id, _answer(member, figures[member.id]))
-                    member.forget()
-                    running.discard(member.id)
-        began = time.monotonic()
-        if began - saved >= max(SECONDS, cost / _SAVING):  # a kill costs little, and saving against it no more
-            for position, member in enumerate(stack.members):
-                if member.id in running:
-                    stack.give_back(position).save()
-            saved = time.monotonic()
-            cost = saved - began
-
-
-def _goes_on(batch: Batch, member: Member) -> bool:
-    """Report the epochs that a member has behind it, and say whether there are more to come."""
-    for epoch, known in enumerate(member.behind):
-        if member.id in batch.report({member.id: known}, epoch):
-            return False
-    if member.done:
-        batch.complete(member.id, _answer(member, member.behind[-1]))
-        member.forget()
-    return not member.done
-
-
-def _train_alone(batch: Batch, task: Task, member: Member) -> None:
-    def report(figures: dict[str, float], epoch: int) -> None:
-        if member.id in batch.report({member.id: figures}, epoch):
-            raise Pruned(f"trial {member.id} was stopped at step {epoch}")
-
-    try:
-        batch.complete(member.id, _answer(member, train(task, member, report)))
-    except Pruned:
-        pass  # it is told already
-    except Exception as error:
-        _fail(batch, member.id, error)
-
-
-def _answer(member: Member, figures: Mapping[str, float]) -> dict[str, float]:
-    return {**figures, "parameters": sum(p.numel() for p in member.model.parameters())}
-
-
-def _fail(batch: Batch, trial: int, error: Exception) -> None:
-    if isinstance(error, TrialFailure):
-        batch.fail(trial, error.kind, error.message)
-        return
-    text = "".join(traceback.format_exception_only(error)) + "".join(traceback.format_tb(error.__traceback__, -_FRAMES))
-    batch.fail(trial, FailureKind.OUT_OF_MEMORY if lacks_memory(error) else FailureKind.CRASH, text.rstrip())
 
 
 def _parts(members: Sequence[int], most: int) -> list[Sequence[int]]:
