@@ -159,7 +159,7 @@ def test_what_mlflow_has_still_to_get_is_told_at_the_end(monkeypatch: pytest.Mon
     assert [left for left, _ in writing] == sorted((left for left, _ in writing), reverse=True)  # type: ignore[type-var]
     progress = Progress()
     lines = [progress.apply(e) for e in events if e["type"] == "writing"]
-    assert "entries are still to be written" in str(lines[0])
+    assert "entries still to write" in str(lines[0])
     assert told(home) == []
 
 

@@ -185,7 +185,7 @@ class Progress:
     def _writing(self, event: JsonObject) -> str:
         left, whole = _whole(event.get("left")) or 0, _whole(event.get("of")) or 0
         self.phase = f"MLflow: {left:,} of {whole:,} still to write"
-        return f"MLflow: {left:,} of {counted(whole, 'entry', 'entries')} still to write (Ctrl-C leaves them to `hpt resume`)"
+        return f"MLflow: {left:,} of {whole:,} entries still to write; Ctrl-C leaves them to `hpt resume`"
 
     def _notice(self, event: JsonObject) -> str:
         text = visible(event.get("text"))
