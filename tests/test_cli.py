@@ -422,6 +422,7 @@ def test_doctor_changes_nothing_and_shows_no_key(
     assert (checks["OPENAI_API_KEY"]["detail"], checks["ANTHROPIC_API_KEY"]["detail"]) == ("set", "not set")
     assert "sk-verysecret" not in out
     assert "threads" in checks["torch device"]["detail"]
+    assert "--measure" in checks["executor auto"]["detail"]
     assert not (tmp_path / "home").exists()
 
 
