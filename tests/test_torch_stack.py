@@ -211,8 +211,11 @@ def test_networks_with_what_the_device_draws_are_as_good_as_alone() -> None:
     fixed = {"learning_rate": 1e-2, "hidden_dim": 64, "epochs": 4, "schedule": "linear"}
     kinds = [{"dropout": 0.5}, {"dropout": 0.1, "optimizer": "adamw"}, {"batch_size": 24, "dropout": 0.3}]
     of = [Hyperparameters(**{**fixed, **kind}) for kind in kinds * 6]
-    stack = Stack([(hp, 500 + k) for k, hp in enumerate(of)], data_of("digits"), as_alone=False)
-    for _ in range(4):
+    wider = Hyperparameters(hidden_dim=96, batch_size=80, epochs=4)
+    stack = Stack([(hp, 500 + k) for k, hp in enumerate([*of, wider])], data_of("digits"), as_alone=False)
+    stack.epoch()
+    stack.keep([number < len(of) for number in stack.numbers])
+    for _ in range(3):
         figures = stack.epoch()
     single = [alone(hp, 900 + k, "digits")["accuracy"] for k, hp in enumerate(of)]
     found = compare([entry["accuracy"] for entry in figures], single, margin=0.01)

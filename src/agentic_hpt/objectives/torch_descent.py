@@ -170,7 +170,7 @@ def fused() -> _Kernel | None:
         compiled = _compiled()
         hp = [Hyperparameters(weight_decay=0.1, optimizer=kind) for kind in ("adam", "adamw", "sgd")]
         numbers = [torch.rand(3, 7, 11, device="cuda") for _ in range(4)]
-        table = coefficients(hp, [2, 2, 1], [1, 0, 0], torch.device("cuda")).float()
+        table = coefficients(hp, [2, 2, 2], [1, 0, 3], torch.device("cuda")).float()
         cursor = torch.ones(1, dtype=torch.long, device="cuda")
         mine, theirs = ([t.clone() for t in numbers] for _ in range(2))
         _Terms().descend(table[1].view(_COLUMNS, -1, 1, 1).unbind(0), *theirs)

@@ -11,18 +11,20 @@ _WARM_UP = 3
 
 
 class Replay:
-    """Takes the same step again and again. Its tensors stay where they are, and it asks nothing of the host."""
+    """Takes the same step again and again. Its tensors stay where they are, and it asks nothing of the host.
 
-    def __init__(self, take: Callable[[], None]) -> None:
+    It does not hold the step, whose owner holds it: a circle would keep the GPU's memory until it is found.
+    """
+
+    def __init__(self) -> None:
         import torch
 
-        self._take = take
         self._taken = 0
         self._side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None
 
-    def step(self) -> None:
-        """Take a step: the first ones as they are, the others by the graph."""
+    def step(self, take: Callable[[], None]) -> None:
+        """Take a step, always the same: the first times as it is, then by the graph."""
         import torch
 
         if self._graph is not None:
@@ -32,10 +34,10 @@ class Replay:
             self._taken += 1
             self._side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._side):
-                self._take()
+                take()
             torch.cuda.current_stream().wait_stream(self._side)
             return
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):  # records, runs nothing
-            self._take()
+            take()
         self._graph.replay()

@@ -144,7 +144,7 @@ class Stack:
         self._rows = torch.empty(count, max(self._steps) * self._width, dtype=torch.long, device=like.device)
         self._cursor = torch.zeros(1, dtype=torch.long, device=like.device)
         self._descent = Descent(hp, self._steps, like)
-        self._replay = Replay(self._step) if self._replayed else None
+        self._replay = Replay() if self._replayed else None
 
     def _windows(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Give which places of an order each step sees, (K or 1, steps x width), and each one's weight there."""
@@ -173,7 +173,7 @@ class Stack:
                 counts = [min(hp.batch_size, max(0, rows - step * hp.batch_size)) for hp in self.hp]
                 self._step(counts)
             else:
-                self._replay.step()
+                self._replay.step(self._step)
         self.epochs_done = [done + 1 for done in self.epochs_done]
         return self.figures()
 
