@@ -53,6 +53,7 @@ class Toy:
     def run_batch(self, batch: Batch) -> None:
         trials = {trial.id: trial for trial in batch.trials}
         if self.log is not None:
+            self.log.with_suffix(".pid").write_text(str(os.getpid()))
             with self.log.open("a") as lines:
                 lines.write(" ".join(map(str, trials)) + "\n")
         size = len(trials)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -137,6 +140,23 @@ def test_auto_measures_nothing_once_there_are_trials(home):
     first.close()
     assert told == []
     assert first.config.executor == "auto"
+
+
+def test_a_process_that_is_killed_costs_its_trials_an_attempt(home, tmp_path):
+    log, lost = tmp_path / "log", []
+
+    def listener(event: Mapping[str, object]) -> None:
+        if event["type"] == "trial_started" and event["trial"] == 12:
+            os.kill(int(log.with_suffix(".pid").read_text()), signal.SIGKILL)
+        if event["type"] == "trial_lost":
+            lost.append(event["trial"])
+
+    study = Study.create(described(), home=home)
+    result = study.run(objective=Toy(log=log, pace=(0.0, 0.05)), listener=listener)
+    assert [t.state for t in result.trials if t.counted] == [TrialState.COMPLETE] * 24
+    assert sorted(a.trial for a in study.lost_attempts()) == sorted(lost)
+    assert all("killed from outside" in a.message for a in study.lost_attempts())
+    assert {t.attempt for t in result.trials if t.id in lost} <= {2}
 
 
 STUDY = """
