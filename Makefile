@@ -42,7 +42,7 @@ bench-scale: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python bench/scale.py
 
 bench-transfer: .venv/.installed-bench
-	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python bench/transfer.py --data $(HPO_BENCH_DATA) --seeds 5
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python bench/transfer.py --data $(HPO_BENCH_DATA) --seeds 8
 
 bench-objectives: .venv/.installed-bench
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m bench.multi_objective --data $(HPO_BENCH_DATA) --seeds 10
