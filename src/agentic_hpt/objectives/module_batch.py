@@ -38,6 +38,7 @@ def train_together(batch: Batch, task: Task, members: Sequence[Member], workers:
 
 
 def _train(batch: Batch, stack: ModuleStack, task: Task) -> None:
+    """Train a stack until all its trials have ended."""
     running = {member.id for member in stack.members if _goes_on(batch, member)}
     most = 1.0 if task.device.type == "cpu" else _WORTH_SHRINKING
     saved, cost = time.monotonic(), 0.0
@@ -53,9 +54,12 @@ def _train(batch: Batch, stack: ModuleStack, task: Task) -> None:
             ended = batch.report(figures, epoch)
             running -= ended
             for position, member in enumerate(stack.members):
-                if member.id in ended and all(map(math.isfinite, figures[member.id].values())):
-                    stack.give_back(position).save()  # it may go on later
-                elif member.id in figures and member.id not in ended and member.done:
+                if member.id not in figures:
+                    continue
+                if member.id in ended:
+                    if all(map(math.isfinite, figures[member.id].values())):
+                        stack.give_back(position).save()  # it may go on later
+                elif member.done:
                     batch.complete(member.id, answer(member, figures[member.id]))
                     member.forget()
                     running.discard(member.id)

@@ -161,6 +161,7 @@ def train(task: Task, member: Member, report: Callable[[dict[str, float], int], 
 
     recipe, x, y = member.recipe, task.train.x, task.train.y
     model, batches = member.model.to(task.device), task.batches(recipe)
+    member.optimizer.load_state_dict(member.optimizer.state_dict())  # its moments go where the model has gone
     for epoch, known in enumerate(member.behind):
         if report is not None:
             report(known, epoch)

@@ -136,7 +136,7 @@ class ModuleObjective:
         outputs = outputs_of(member.model, rows.x)
         folder = trial.artifact_dir / "model"
         folder.mkdir(parents=True, exist_ok=True)
-        torch.save(member.model.state_dict(), folder / "weights.pt")
+        torch.save(member.model.cpu().state_dict(), folder / "weights.pt")
         (folder / "config.json").write_text(json.dumps({"params": dict(params)}, indent=1) + "\n", encoding="utf-8")
         return answer(member, {name: float(score(outputs, rows.y)) for name, score in task.metrics.items()})
 
