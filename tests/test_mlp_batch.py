@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.test_torch_batch import Handle, Together
 
 from agentic_hpt.errors import FailureKind, Pruned
+from agentic_hpt.executors.batched import BatchedExecutor
 from agentic_hpt.objectives import mlp_batch, torch_checkpoint, torch_trainer
 from agentic_hpt.objectives.torch_trainer import TorchTrainer
+from agentic_hpt.records import Outcome, TrialState
+from batch_objectives import together as run_together
+from executor_runs import job
+from test_torch_batch import Handle, Together
 
 Curve = list[tuple[int, dict[str, float]]]
 
@@ -172,3 +176,20 @@ def test_a_host_that_is_killed_loses_what_came_after_the_newest_checkpoints_only
     again = together(handles(tmp_path, some(epochs=5))[3:4])
     assert again.answers[3] == pytest.approx(whole.answers[3], abs=5e-5)
     assert len(epochs) == 1
+
+
+def test_in_the_process_for_batches_losers_leave_and_go_on_later_to_the_figures_of_a_whole_training(tmp_path):
+    def run(folder: Path, stops: Mapping[int, int]) -> list[Outcome]:
+        jobs = [job(folder, params, trial=number) for number, params in enumerate(some(epochs=5))]
+        executor = BatchedExecutor(TorchTrainer("wine"), "accuracy", len(jobs))
+        return run_together(executor, jobs, lambda trial, report: report.step >= stops.get(trial, 9))
+
+    whole = run(tmp_path / "whole", {})
+    assert [outcome.state for outcome in whole] == [TrialState.COMPLETE] * 5
+    first = run(tmp_path / "halved", {0: 1, 3: 2, 4: 0})
+    assert [outcome.state is TrialState.COMPLETE for outcome in first] == [False, True, True, False, False]
+    assert [len(outcome.reports) for outcome in first] == [2, 5, 5, 3, 1]
+    again = run(tmp_path / "halved", {})
+    for outcome, expected in zip(again, whole, strict=True):
+        assert outcome.values == pytest.approx(dict(expected.values), abs=5e-5)
+        assert [r.step for r in outcome.reports] == [0, 1, 2, 3, 4]
