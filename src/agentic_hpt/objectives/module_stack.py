@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from agentic_hpt.objectives.module_masks import Masks, fed
 from agentic_hpt.objectives.module_memory import lacks_memory
 from agentic_hpt.objectives.module_training import Member, Task, seeded
-from agentic_hpt.objectives.module_vectorising import recorded, vectorising
+from agentic_hpt.objectives.module_vectorising import Steps, vectorising
 from agentic_hpt.objectives.torch_descent import Descent
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ class ModuleStack:
         self._orders = torch.empty(count, len(self._task.train.x), dtype=torch.long, device=device)
         self._cursor = torch.zeros(1, dtype=torch.long, device=device)
         self._descent = Descent([m.recipe for m in self.members], [self._batches] * count, self._weights.detach())
-        steps = (self._full_step, self._last_step)
-        self._steps = tuple(recorded(step) if device.type == "cuda" else step for step in steps)
+        self._full_steps, self._last_steps = Steps(device), Steps(device)
 
     def epoch(self) -> list[dict[str, float]]:
         """Train every member by one epoch, and give its figures on the validation part, in order of `members`."""
@@ -88,11 +87,10 @@ class ModuleStack:
         self._descent.begin_epoch([len(m.behind) for m in self.members])
         self._cursor.zero_()
         self._template.train()
-        full, last = self._steps
         for _ in range(len(self._task.train.x) // self._size):
-            full()
+            self._full_steps.step(self._full_step)
         if self._left:
-            last()
+            self._last_steps.step(self._last_step)
         figures = self._figures()
         for member, own in zip(self.members, figures, strict=True):
             member.behind.append(own)

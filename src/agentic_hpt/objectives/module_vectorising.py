@@ -13,7 +13,7 @@ from agentic_hpt.objectives.torch_replay import Replay
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["recorded", "vectorising"]
+__all__ = ["Steps", "vectorising"]
 
 
 @contextmanager
@@ -33,23 +33,26 @@ def vectorising(device: torch.device) -> Iterator[None]:
         yield
 
 
-def recorded(step: Callable[[], None]) -> Callable[[], None]:
-    """Let a GPU replay a step, or take it as it is where it can't be recorded: a module may copy numbers there."""
-    import torch
+class Steps:
+    """Takes the same step again and again: on a GPU by a recording, where it can be recorded.
 
-    replay: Replay | None = Replay(step)
+    A module may copy numbers to the GPU, which no recording takes; its steps are then taken as they are.
+    """
 
-    def take() -> None:
-        nonlocal replay
-        try:
-            if replay is not None:
-                replay.step()
+    def __init__(self, device: torch.device) -> None:
+        self._replay = Replay() if device.type == "cuda" else None
+
+    def step(self, take: Callable[[], None]) -> None:
+        """Take a step."""
+        import torch
+
+        if self._replay is not None:
+            try:
+                self._replay.step(take)
                 return
-        except RuntimeError as error:
-            if lacks_memory(error):
-                raise
+            except RuntimeError as error:
+                if lacks_memory(error):
+                    raise
             torch.cuda.synchronize()  # raises again what was not the recording's
-            replay = None
-        step()
-
-    return take
+            self._replay = None
+        take()
