@@ -42,7 +42,7 @@ def main(channel: socket.socket, payload: bytes, metric: str, job: Job, environm
         if refusal is None:
             _evaluate(objective, jobs, metric, line)
         else:
-            _HostedBatch(jobs, metric, line).end_all(refusal)
+            _HostedBatch(jobs, metric, line).end_rest(refusal)
         line.say({"done": True})
 
 
@@ -114,7 +114,7 @@ class _HostedBatch:
         self._check(trial)
         self._tell(trial, failure_of(TrialFailure(kind, message)))
 
-    def end_all(self, outcome: Outcome) -> None:
+    def end_rest(self, outcome: Outcome) -> None:
         """Give all that are not told yet the same outcome."""
         for trial in list(self.untold):
             self._tell(trial, outcome)
@@ -137,7 +137,7 @@ def _evaluate(objective: BatchObjective, jobs: Sequence[Job], metric: str, line:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        _HostedBatch(jobs, metric, line).end_all(failure_of(error))
+        _HostedBatch(jobs, metric, line).end_rest(failure_of(error))
         return
     while lists:
         batch = _HostedBatch(lists.pop(0), metric, line)
@@ -148,7 +148,7 @@ def _evaluate(objective: BatchObjective, jobs: Sequence[Job], metric: str, line:
             _free_memory()
             lists[:0] = [left[: len(left) // 2], left[len(left) // 2 :]]
         else:
-            batch.end_all(outcome)
+            batch.end_rest(outcome)
 
 
 def _divided(objective: BatchObjective, jobs: Sequence[Job]) -> list[list[Job]]:

@@ -448,7 +448,9 @@ class Study:
         from agentic_hpt import wiring
         from agentic_hpt.study.describing import change_of
 
-        if self.config.executor != "auto" or any(t.kind != "imported" for t in self._ledger().trials()):
+        if self.config.executor != "auto" or self.replays:
+            return
+        if any(t.kind != "imported" for t in self._ledger().trials()):
             return
         said: list[str] = []
 

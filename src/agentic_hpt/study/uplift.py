@@ -161,6 +161,8 @@ def _described(config: StudyConfig, role: Role, seed: int) -> StudyConfig:
         "mlflow": {**mlflow, "experiment": mlflow.get("experiment") or f"{config.study}-uplift"},
         "optuna_storage": None,
     }
+    if config.executor in ("auto", "batched"):  # arms are compared: all run alike, whatever is measured at their time
+        changes |= {"executor": "processes", "parallel": None if config.executor == "batched" else config.parallel}
     if role == "default":
         changes |= {"import_optuna": None, "initial": [], "transfer": []}
     return StudyConfig.from_mapping({**data, **changes}, where="uplift")
