@@ -77,6 +77,17 @@ def test_groups_that_forget_a_configuration_are_refused(tmp_path):
     assert "don't hold each position once" in outcomes[0].message
 
 
+class _Unbuildable(Toy):
+    def __reduce__(self):
+        return int, ("no number",)
+
+
+def test_an_objective_that_cannot_be_rebuilt_there_fails_all_with_a_word(tmp_path):
+    outcomes = together(BatchedExecutor(_Unbuildable(), "score", 2), jobs(tmp_path, {}, {}))
+    assert {o.failure for o in outcomes} == {FailureKind.CRASH}
+    assert "the objective can't be rebuilt in a trial's process: ValueError" in outcomes[0].message
+
+
 def test_a_list_that_lacks_memory_goes_on_in_halves_and_nothing_told_is_lost(tmp_path):
     log = tmp_path / "log"
     asked: list[tuple[int, int]] = []

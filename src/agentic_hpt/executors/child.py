@@ -17,6 +17,7 @@ from pathlib import Path
 from agentic_hpt.errors import FailureKind
 from agentic_hpt.executors import kin
 from agentic_hpt.executors.handle import explain, run_objective
+from agentic_hpt.protocols import Objective
 from agentic_hpt.records import Job, JsonObject, Outcome, Report, TrialState
 
 __all__ = [
@@ -28,8 +29,8 @@ __all__ = [
     "nothing",
     "outcome_json",
     "read_outcome",
+    "rebuilt",
     "settle",
-    "share_gpu",
     "write",
 ]
 
@@ -52,15 +53,8 @@ def main(channel: socket.socket, payload: bytes, metric: str, job: Job, environm
             end_all()
         return answer == STOP
 
-    try:
-        objective = pickle.loads(payload)
-    except Exception as error:
-        outcome = Outcome.failed(
-            FailureKind.CRASH, f"the objective can't be rebuilt in a trial's process: {explain(error)}"
-        )
-    else:
-        share_gpu(job)
-        outcome = run_objective(objective, job, metric, send)
+    objective = rebuilt(payload, job)
+    outcome = objective if isinstance(objective, Outcome) else run_objective(objective, job, metric, send)
     if os.getpid() != me:
         os._exit(1)  # a fork of the trial's process that came back from the objective: the answer isn't its to give
     try:
@@ -81,6 +75,17 @@ def settle(job: Job, environment: Mapping[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
     _set_threads(job, environment)
+
+
+def rebuilt(payload: bytes, job: Job) -> Objective | Outcome:
+    """Unpickle the objective, and get its libraries ready for the job; or give the failure that it can't be had."""
+    try:
+        objective: Objective = pickle.loads(payload)
+    except Exception as error:
+        text = f"the objective can't be rebuilt in a trial's process: {explain(error)}"
+        return Outcome.failed(FailureKind.CRASH, text)
+    _share_gpu(job)
+    return objective
 
 
 def nothing() -> None:
@@ -159,7 +164,7 @@ def _set_threads(job: Job, environment: Mapping[str, str]) -> None:
         threadpoolctl.threadpool_limits(job.limits.threads)
 
 
-def share_gpu(job: Job) -> None:
+def _share_gpu(job: Job) -> None:
     """Bound torch's memory on a GPU that others use too, once it is used: asking for it now would take some of it."""
     torch = sys.modules.get("torch")
     if torch is not None and 0 < job.limits.gpus < 1:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import gc
 import json
 import os
-import pickle
 import socket
 import sys
 from collections.abc import Mapping, Sequence
 from typing import cast
 
 from agentic_hpt.errors import FailureKind, TrialFailure
-from agentic_hpt.executors.child import end_all, outcome_json, settle, share_gpu, write
-from agentic_hpt.executors.handle import TrialContext, explain, failure_of, judged, read_report
+from agentic_hpt.executors.child import end_all, outcome_json, rebuilt, settle, write
+from agentic_hpt.executors.handle import TrialContext, failure_of, judged, read_report
 from agentic_hpt.protocols import BatchObjective, TrialHandle
 from agentic_hpt.records import Job, JsonObject, Limits, Outcome, Report
 
@@ -29,20 +28,13 @@ def main(channel: socket.socket, payload: bytes, metric: str, job: Job, environm
     """
     settle(job, environment)
     line = _Line(channel)
-    try:
-        objective = pickle.loads(payload)
-    except Exception as error:
-        text = f"the objective can't be rebuilt in the process for batches: {explain(error)}"
-        refusal: Outcome | None = Outcome.failed(FailureKind.CRASH, text)
-    else:
-        refusal = None
-        share_gpu(job)
+    objective = rebuilt(payload, job)
     while True:
         jobs = [_job(fields) for fields in cast(list[JsonObject], line.hear()["jobs"])]
-        if refusal is None:
-            _evaluate(objective, jobs, metric, line)
+        if isinstance(objective, Outcome):
+            _HostedBatch(jobs, metric, line).end_rest(objective)
         else:
-            _HostedBatch(jobs, metric, line).end_rest(refusal)
+            _evaluate(cast(BatchObjective, objective), jobs, metric, line)
         line.say({"done": True})
 
 
