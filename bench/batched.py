@@ -159,11 +159,11 @@ def room(device: torch.device) -> float:
     return 0.5 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
-def timed(call: Callable[[], object], device: str, cores: int = 1) -> float:
+def timed(call: Callable[[], object], device: str) -> float:
     if device == "cpu":
         began = time.process_time()
         call()
-        return (time.process_time() - began) / cores
+        return time.process_time() - began
     torch.cuda.synchronize()
     began = time.perf_counter()
     call()
@@ -266,10 +266,12 @@ def measure(name: str, device: str, counts: Sequence[int], processes: int, epoch
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         with utilisation(device) as used:
-            seconds = timed(lambda of=of: batched(of, data), device, cores)  # type: ignore[misc]
+            seconds = timed(lambda of=of: batched(of, data), device)  # type: ignore[misc]
         most = max(1, min(MOST[device], -(-count // (os.cpu_count() or 1)))) if device == "cpu" else MOST[device]
         made = buckets(of, sizes_of(data), launch=LAUNCH[device], room=room(data.x.device), most=most)
-        least = floor(of, data, speed, device == "cpu") / cores
+        busy = min(cores, len(made))
+        seconds /= busy
+        least = floor(of, data, speed, device == "cpu") / busy
         lines.append(
             {
                 "set": name,

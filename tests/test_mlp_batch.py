@@ -193,3 +193,31 @@ def test_in_the_process_for_batches_losers_leave_and_go_on_later_to_the_figures_
     for outcome, expected in zip(again, whole, strict=True):
         assert outcome.values == pytest.approx(dict(expected.values), abs=5e-5)
         assert [r.step for r in outcome.reports] == [0, 1, 2, 3, 4]
+
+
+def test_with_what_a_device_draws_trials_end_stop_and_go_on_as_they_should(tmp_path, monkeypatch):
+    """As on a GPU, its graphs apart: a stack is not made smaller for each that leaves, and who left is not told of."""
+    monkeypatch.setattr(mlp_batch, "_AS_ALONE", ())
+    sizes: list[int] = []
+    epoch = mlp_batch.Stack.epoch
+    monkeypatch.setattr(mlp_batch.Stack, "epoch", lambda stack: (sizes.append(len(stack.hp)), epoch(stack))[1])
+    params = [
+        {"hidden_dim": 16 + k, "dropout": 0.2, "epochs": 4, "batch_size": 16, "learning_rate": 1e-2} for k in range(8)
+    ]
+    params.append({**params[0], "learning_rate": 1e30})
+    trials = handles(tmp_path, params)
+    for number, step in ((0, 1), (1, 2), (2, 2)):
+        trials[number].stops = step
+    batch = together(trials)
+    assert batch.stopped == {0, 1, 2}
+    assert list(batch.failures) == [8]
+    assert sorted(batch.answers) == [3, 4, 5, 6, 7]
+    assert [[step for step, _ in trial.told] for trial in trials[:4]] == [[0, 1], [0, 1, 2], [0, 1, 2], [0, 1, 2, 3]]
+    assert sizes == [9, 9, 9, 5], "eight of nine stay together; five go on by themselves"
+    again = handles(tmp_path, params)[:3]
+    later = together(again)
+    assert sorted(later.answers) == [0, 1, 2]
+    for trial, before in zip(again, trials, strict=False):
+        assert [step for step, _ in trial.told] == [0, 1, 2, 3]
+        assert trial.told[: len(before.told)] == before.told, "the epochs behind it"
+    assert all(answer["accuracy"] > 0.6 for answer in (*batch.answers.values(), *later.answers.values()))

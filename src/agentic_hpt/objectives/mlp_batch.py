@@ -24,6 +24,8 @@ __all__ = ["train_together"]
 
 _SAVING = 0.05
 """The share of the time that is spent on checkpoints against a kill."""
+_AS_ALONE = ("cpu",)
+"""Devices on which a network is drawn what it draws alone; on others that would keep them waiting."""
 _WORTH_SHRINKING = 0.75
 """A stack that a graph replays is made smaller when this share of it is left: recording again takes its time."""
 
@@ -61,7 +63,7 @@ class _Together:
     """A stack whose networks are trials."""
 
     def __init__(self, batch: Batch, known: Sequence[Known], data: Data) -> None:
-        trials, as_alone = [trial for trial, _ in known], data.x.device.type == "cpu"
+        trials, as_alone = [trial for trial, _ in known], data.x.device.type in _AS_ALONE
         self._batch, self._trials = batch, trials
         self._stack = Stack([(hp, trial.seed) for trial, hp in known], data, as_alone=as_alone)
         self._rows, self._sizes = len(data.x), (data.x.shape[1], data.classes)
