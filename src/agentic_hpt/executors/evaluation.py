@@ -150,6 +150,7 @@ class Evaluation:
                 if member.on_report(report):
                     self._end(member, Outcome.pruned())
             except Exception as error:  # the driver's own fault: `run` raises it
+                self._sharing.discard(member)
                 member.fail(error)
         for member in map(self._members.__getitem__, reports):
             if member.dropped:

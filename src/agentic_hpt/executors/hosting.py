@@ -74,8 +74,9 @@ class Host:
             answer = self._heard(message)
         except Exception as error:
             self._done.set_exception(error)
+            self._heard = lambda message: None
             return None
-        if "done" in message:
+        if "done" in message and not self._done.done():
             self._done.set_result(None)
         return answer
 
