@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -36,9 +36,9 @@ _LEAST_OUTLOOK = 10
 _DRAWS = 400
 _AROUND = 8
 _COVER = 256
-_POOL = 512
-_LOTS, _LEAST_LOT = 8, 4
-"""A batch is chosen in so many lots at most, of so many rows at least."""
+_ALONE, _LOTS = 32, 8
+"""A batch of up to 32 rows takes a search a row; a larger one about eight."""
+_EVEN, _FEW_EVEN = 2048, 512
 _NEAREST = 6
 _LEAST_NEAREST = 20
 _WIDTH, _MOST_WIDTH, _LEAST_WIDTH = 0.4, 0.8, 2.0**-8
@@ -73,7 +73,7 @@ class Arms:
         seen = observed(self._encoding, self._goal, trials, estimated_final(trials, self._goal))
         evolved_rows = evolved(encoding, self._goal, whole, seed, count) if arm == "cmaes" else None
         if arm == "quasi" or len(seen.rows) < LEAST:
-            rows = self._even(encoding, turn, count)
+            rows: Iterable[Floats] = self._even(encoding, turn, count)
         elif evolved_rows is not None:
             rows = evolved_rows
         elif arm == "local":
@@ -138,26 +138,30 @@ class Arms:
         dice: np.random.Generator,
         count: int,
         box: Box | None = None,
-    ) -> Floats:
+    ) -> Iterator[Floats]:
         """Give the most promising rows, best first; of more than one to try together, each knowing those before it.
 
-        The rows of a batch come in lots: for each the space is searched anew, under the next of the `beliefs`.
+        For each row of a small batch the space is searched anew, under the next of the `beliefs`, as if they were asked
+        for one by one. Those of a large one come in lots, which share a search.
         """
         if count == 1:
-            return most_promising(encoding, worth(beliefs[0]), around, dice, box)[0]
-        wanted = count + count // 4 + 4  # some are tried already, or alike
-        size = -(-wanted // min(_LOTS, -(-wanted // _LEAST_LOT)))
+            yield from most_promising(encoding, worth(beliefs[0]), around, dice, box)[0]
+            return
+        size = 1 if count <= _ALONE else count // _LOTS
         chosen = np.zeros((0, len(encoding.names)))
-        while len(chosen) < wanted:
-            belief = beliefs[len(chosen) // size % len(beliefs)].believing(encoding.moved_to(self._encoding, chosen))
-            found, _ = most_promising(encoding, worth(belief), around, dice, box)
-            rows = np.concatenate([found, spread_rows(encoding, around, dice, box, max(_POOL, 4 * size))])
-            rows = rows[np.unique(np.nan_to_num(rows, nan=-1.0), axis=0, return_index=True)[1]]
-            places = Pool(belief, encoding.moved_to(self._encoding, rows), worth(belief)(rows)).choose(size)
+        for lot in range(2 * count // size):  # some are tried already, or alike
+            belief = beliefs[lot % len(beliefs)].believing(encoding.moved_to(self._encoding, chosen))
+            score = worth(belief)
+            rows, scores = most_promising(encoding, score, around, dice, box, _FEW_EVEN if lot else _EVEN)
+            places = [0] if np.isfinite(scores[0]) else []
+            if size > 1:
+                rows = np.concatenate([rows, spread_rows(encoding, around, dice, box, _FEW_EVEN)])
+                rows = rows[np.unique(np.nan_to_num(rows, nan=-1.0), axis=0, return_index=True)[1]]
+                places = Pool(belief, encoding.moved_to(self._encoding, rows), score(rows)).choose(size)
             if not places:
-                break
+                return
             chosen = np.concatenate([chosen, rows[places]])
-        return chosen
+            yield from rows[places]
 
     def _global(
         self,
@@ -167,7 +171,7 @@ class Arms:
         turn: int,
         dice: np.random.Generator,
         count: int,
-    ) -> Floats:
+    ) -> Iterator[Floats]:
         """Search the whole subspace under a process fitted to the whole history, its losses scaled by turns."""
         beliefs = self._by_turns(seen, turn, count)
         around = self._encoding.moved_to(encoding, seen.rows[_best(seen, _AROUND)])
@@ -181,7 +185,7 @@ class Arms:
         turn: int,
         dice: np.random.Generator,
         count: int,
-    ) -> Floats:
+    ) -> Iterator[Floats]:
         """Search a box around the incumbent under a process fitted to the trials nearest to it.
 
         The box widens with success and shrinks without, as TuRBO's trust region (Eriksson et al. 2019,
@@ -198,8 +202,10 @@ class Arms:
         reach = np.maximum(half, encoding.steps)  # a grid's neighbours are always near
         box = np.clip(middle - reach, 0.0, 1.0), np.clip(middle + reach, 0.0, 1.0)
         parents = encoding.snapped(here)
-        found = self._search(encoding, beliefs, lambda b: self._score(b, encoding, trials), parents, dice, count, box)
-        return np.concatenate([found, mutants(encoding, np.repeat(parents, 64, axis=0), 2 * half, dice)])
+        yield from self._search(
+            encoding, beliefs, lambda b: self._score(b, encoding, trials), parents, dice, count, box
+        )
+        yield from mutants(encoding, np.repeat(parents, 64, axis=0), 2 * half, dice)
 
     def _score(self, belief: Belief, encoding: Encoding, trials: Sequence[Trial]) -> Score:
         """Give what rows of a subspace are worth: nothing where tried on a grid, or where a constraint is broken."""
@@ -218,7 +224,7 @@ class Arms:
 
     def _niche(
         self, encoding: Encoding, seen: Observed, trials: Sequence[Trial], dice: np.random.Generator, count: int
-    ) -> Floats:
+    ) -> Iterator[Floats]:
         """Search where the incumbent is not, to better what is best there: another basin may be deeper in the end.
 
         By turns that is where one of the unordered choices has another value than the incumbent, and where the
