@@ -2,7 +2,7 @@
 
     python bench/asking.py [--histories 0,200,1000] [--batches 1,32,256]
 
-The history is random complete trials of four parameters. One that is asked for alone finds the surrogate fitted already,
+The history is random complete trials of four parameters. One asked for alone finds the surrogate fitted already,
 as where the workers of a round ask one after the other; with trials that ended since, its fit comes to that.
 """
 
