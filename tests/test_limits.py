@@ -595,3 +595,27 @@ def test_a_fork_server_that_is_gone_loses_what_ran_and_the_next_one_is_as_warm(t
     lines = run_script(SERVER, str(tmp_path), signal_name)
     lost = " ".join(["lost_worker"] * 4)
     assert lines == ([lost] if signal_name == "SIGKILL" else []) + ["complete complete 1", lost]
+
+
+def test_a_driver_that_is_gone_before_it_has_asked_leaves_no_traceback_of_the_fork_server(tmp_path):
+    script = """
+        import asyncio, os, socket, sys
+        from multiprocessing import forkserver
+        import psutil
+        from agentic_hpt.executors.processes import ProcessExecutor
+        from agentic_hpt.objectives.function import load_function
+
+        async def main():
+            executor = ProcessExecutor(load_function("job.py:train", sys.argv[1]), "accuracy", 1)
+            await executor.start()
+            server = psutil.Process(forkserver._forkserver._forkserver_pid)
+            with socket.socket(socket.AF_UNIX) as asking:  # as `connect_to_new_process` does, killed there
+                asking.connect(forkserver._forkserver._forkserver_address)
+            server.wait()
+            print("gone")
+            await executor.close()
+
+        asyncio.run(main())
+    """
+    (tmp_path / "job.py").write_text("def train(params, trial):\n    return 0.5\n")
+    assert run_script(script, str(tmp_path)) == ["gone"]

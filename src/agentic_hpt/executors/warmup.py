@@ -18,6 +18,7 @@ import pickle
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import TypedDict
 
 from agentic_hpt.executors import kin
@@ -66,6 +67,14 @@ def _outlive_driver() -> None:
             kin.end_below(server)
 
     atexit.register(end_trials)
+    shows = sys.excepthook
+
+    def show(kind: type[BaseException], error: BaseException, frames: TracebackType | None) -> None:
+        """Say nothing of a driver that was killed while it asked for a process."""
+        if os.getpid() != server or not isinstance(error, EOFError | ConnectionError):
+            shows(kind, error, frames)
+
+    sys.excepthook = show
 
 
 def _forks_well_after(objective: bytes) -> bool:
