@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from agentic_hpt.errors import FailureKind
 from agentic_hpt.executors.batched import BatchedExecutor
 from agentic_hpt.protocols import Batch, TrialHandle
@@ -83,6 +85,11 @@ class Toy:
         elif does == "fail":
             batch.fail(trial.id, FailureKind.CRASH, "this one failed")
             del trials[trial.id]
+        elif does == "speak NumPy":
+            batch.complete(np.int64(trial.id), np.float32(1.0))
+            del trials[trial.id]
+        elif does == "say nonsense":
+            batch.fail(trial.id, "bad luck", "what kind is that?")
         elif does == "be forgotten":
             del trials[trial.id]
         elif does == "wait":

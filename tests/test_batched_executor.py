@@ -62,6 +62,17 @@ def test_what_one_trial_does_is_its_own_failure(tmp_path):
     assert "said nothing of this trial" in forgotten.message
 
 
+def test_a_trial_may_be_named_by_a_number_of_a_library(tmp_path):
+    outcomes = together(executor(2), jobs(tmp_path, {"does": "speak NumPy"}, {}))
+    assert [o.values["score"] for o in outcomes] == pytest.approx([1.0, 1.2])
+
+
+def test_a_failure_of_no_known_kind_is_refused_and_its_trial_is_told(tmp_path):
+    outcomes = together(executor(2), jobs(tmp_path, {"does": "say nonsense"}, {}))
+    assert {o.failure for o in outcomes} == {FailureKind.CRASH}
+    assert "'bad luck' is not a valid FailureKind" in outcomes[0].message
+
+
 def test_what_a_list_raises_is_the_failure_of_those_not_told_yet(tmp_path):
     todo = jobs(tmp_path, {"steps": 1}, {"does": "raise"}, {}, {"group": "other"})
     told, cursed, neighbour, other = together(executor(4), todo)
@@ -298,6 +309,20 @@ def test_beyond_the_time_limit_a_process_without_reports_is_killed(tmp_path, mon
     todo = jobs(tmp_path, {"does": "wait"}, {}, {"group": "other"}, limits=Limits(seconds=1.0))
     outcomes = together(executor(3), todo)
     assert [o.failure for o in outcomes] == [FailureKind.TIMEOUT, FailureKind.TIMEOUT, None]
+
+
+def test_the_time_behind_the_last_report_counts_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("agentic_hpt.executors.evaluation._GRACE", 0.1)
+    [late] = together(executor(1), jobs(tmp_path, {"does": "wait", "at": 0}, limits=Limits(seconds=0.5)))
+    assert late.failure is FailureKind.TIMEOUT
+    assert late.seconds >= 0.5
+
+
+def test_the_time_until_a_process_dies_counts_for_all_of_its_list(tmp_path):
+    todo = jobs(tmp_path, {"does": "take a while", "seconds": 0.6, "at": 0}, {"does": "segfault", "at": 0})
+    sound, faulty = together(executor(2), todo)
+    assert (sound.state, faulty.failure) == (TrialState.COMPLETE, FailureKind.CRASH)
+    assert faulty.seconds > 0.1  # its share of the first try; alone it dies at once
 
 
 def test_the_process_outlives_the_time_limit_of_a_trial(tmp_path):

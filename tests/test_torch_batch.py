@@ -419,6 +419,11 @@ def test_what_lacks_memory_is_raised_so_that_the_executor_halves_the_batch(tmp_p
         together(hpt.torch_batch(double(mlp), points, loss=loss), tmp_path, [{}, {}])
 
 
+def test_a_model_too_large_to_be_built_is_alone_in_its_list():
+    objective = hpt.torch_batch(double(mlp), points)
+    assert objective.groups([{"width": 4}, {"width": 10**13}, {"width": 4}]) == [[0, 2], [1]]
+
+
 def test_a_model_that_cant_be_built_fails_alone(tmp_path):
     def build(params):
         return mlp({"width": params["width"]}).double() if params["width"] else None
@@ -458,6 +463,7 @@ def test_losses_and_metrics_may_be_ones_own_and_may_read_numbers(tmp_path, stack
         ({"epochs": 0}, "epochs: 0"),
         ({"learning_rate": "fast"}, "learning_rate: 'fast'"),
         ({"metrics": {"f1": 3}}, "f1 is 3, not a function"),
+        ({"device": "gpu"}, "unknown device 'gpu'"),
     ],
 )
 def test_what_torch_batch_cant_use_is_refused_where_it_is_made(given, told):

@@ -89,9 +89,7 @@ class Evaluation:
 
     def heard(self, message: Mapping[str, object]) -> JsonObject | None:
         """Take a message in, and give the answer to it."""
-        now = time.monotonic()
-        self._share += (now - self._looked) / max(1, len(self._sharing))
-        self._looked = now
+        self._look()
         if "began" in message:
             self._began([self._members[trial] for trial in cast(list[int], message["began"])])
         elif "report" in message:
@@ -119,6 +117,7 @@ class Evaluation:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
+        self._look()
         for member in self._sharing:
             member.seconds += self._share
         self._sharing.clear()
@@ -165,6 +164,12 @@ class Evaluation:
             member.seconds += self._share
         member.end(outcome)
 
+    def _look(self) -> None:
+        """Share out the time since this was last done."""
+        now = time.monotonic()
+        self._share += (now - self._looked) / max(1, len(self._sharing))
+        self._looked = now
+
     def _time_out(self, member: Member) -> None:
         text = f"the trial exceeded its time limit of {member.job.limits.seconds:g} s"
         self._end(member, Outcome.failed(FailureKind.TIMEOUT, text))
@@ -175,6 +180,7 @@ class Evaluation:
         self._timers.append(asyncio.get_running_loop().call_later(_GRACE, self._end_overdue, members))
 
     def _end_overdue(self, members: Sequence[Member]) -> None:
+        self._look()
         late = [member for member in members if member.under_way]
         for member in late:
             self._time_out(member)

@@ -80,7 +80,7 @@ class _HostedBatch:
         ended: set[int] = set()
         sent: list[tuple[int, Mapping[str, float]]] = []
         for trial, given in metrics.items():
-            self._check(trial)
+            trial = self._known(trial)
             if trial not in self.untold:
                 ended.add(trial)
                 continue
@@ -98,13 +98,12 @@ class _HostedBatch:
 
     def complete(self, trial: int, answer: object) -> None:
         """Give a trial's metrics; what was told of it before counts."""
-        self._check(trial)
+        trial = self._known(trial)
         self._tell(trial, judged(answer, (self._metric, *self.jobs[trial].objectives), {}))
 
     def fail(self, trial: int, kind: FailureKind, message: str) -> None:
         """Say that a trial failed, and why."""
-        self._check(trial)
-        self._tell(trial, failure_of(TrialFailure(kind, message)))
+        self._tell(self._known(trial), failure_of(TrialFailure(FailureKind(kind), message)))
 
     def end_rest(self, outcome: Outcome) -> None:
         """Give all that are not told yet the same outcome."""
@@ -113,13 +112,15 @@ class _HostedBatch:
 
     def _tell(self, trial: int, outcome: Outcome) -> None:
         if trial in self.untold:
-            del self.untold[trial]
             self._line.say({"told": trial, **outcome_json(outcome)})
+            del self.untold[trial]  # not before: a trial that was not told would be handed over again, for ever
 
-    def _check(self, trial: int) -> None:
+    def _known(self, trial: int) -> int:
+        """Give a trial's id as its job has it: the objective's may be a number of a library's, which is no JSON."""
         if trial not in self.jobs:
             text = f"the objective spoke of trial {trial!r}, which is not in its batch"
             raise TrialFailure(FailureKind.INVALID_OUTPUT, text)
+        return self.jobs[trial].trial
 
 
 def _evaluate(objective: BatchObjective, jobs: Sequence[Job], metric: str, line: _Line) -> None:

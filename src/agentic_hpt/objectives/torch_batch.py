@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -68,6 +70,8 @@ def torch_batch(
     for name, given in (("build_model", build_model), ("loss", loss), *(metrics or {}).items()):
         if given is not None and not callable(given):
             raise ConfigError(f"torch_batch: {name} is {given!r}, not a function", "give a function")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(device)):
+        raise ConfigError(f"torch_batch: unknown device {device!r}", "give auto, cpu, cuda or cuda:N")
     return ModuleObjective(build_model, data, loss, dict(metrics or {}), holdout, recipe, device)
 
 
@@ -148,7 +152,7 @@ class ModuleObjective:
         shapes: list[Shape] = []
         for position, own in enumerate(params):
             key: object = position
-            try:
+            with contextlib.suppress(Exception):  # such a trial fails alone, when it is run; for want of memory, too
                 recipe = self._recipe.with_params(own)
                 with seeded(0):
                     model = task.build(dict(own))
@@ -157,9 +161,6 @@ class ModuleObjective:
                 if key not in most:
                     needed = bytes_of_model(model, task, recipe.batch_size)
                     most[key] = max(1, bytes_free(task.device) // max(1, needed))
-            except Exception as error:  # such a trial fails alone, when it is run
-                if lacks_memory(error):
-                    raise
             alike.setdefault(key, []).append(position)
         if len(params) == len(alike) == len(shapes) > 1:
             place = difference(shapes[0], shapes[1])
