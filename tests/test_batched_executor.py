@@ -7,13 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
 import pytest
 
 from agentic_hpt.errors import FailureKind
 from agentic_hpt.executors.batched import BatchedExecutor
-from agentic_hpt.records import Job, Limits, Report, TrialState
+from agentic_hpt.executors.hosting import Host
+from agentic_hpt.executors.processes import ProcessExecutor
+from agentic_hpt.records import Job, JsonObject, Limits, Report, TrialState
 from batch_objectives import Toy, together
 from executor_runs import ENVIRONMENT, job, wait_until_gone
 
@@ -247,6 +251,32 @@ def test_when_all_are_given_up_the_process_is_killed_and_the_next_has_another(tm
     before, after = asyncio.run(main())
     assert before != after
     wait_until_gone(before)
+
+
+def test_a_process_that_is_killed_twice_is_waited_for_all_the_same(tmp_path):
+    async def main() -> bool:
+        processes = ProcessExecutor(Toy(), "score", 1)
+        heard: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        host = Host(processes, job(tmp_path))
+
+        def hear(message: Mapping[str, object]) -> JsonObject | None:
+            if "report" in message:
+                heard.set_result(int(message["report"][0][1]["pid"]))
+            return None
+
+        evaluating = asyncio.create_task(host.evaluate(jobs(tmp_path, {}), hear))
+        pid = await heard
+        for _ in range(2):
+            host.kill()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        await host.ended()
+        there = psutil.pid_exists(pid)
+        assert await evaluating is None
+        await processes.close()
+        return there
+
+    assert not asyncio.run(main())
 
 
 def test_closing_ends_what_runs_and_what_waits(tmp_path):

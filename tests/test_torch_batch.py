@@ -306,6 +306,15 @@ def test_what_is_stopped_leaves_the_stack_and_goes_on_later_to_the_same_figures(
     assert not list(tmp_path.glob("checkpoints/*/*")), "what came to its end needs no state any more"
 
 
+def test_a_model_changed_since_a_trial_was_stopped_is_trained_anew(tmp_path):
+    before = hpt.torch_batch(double(mlp), points, epochs=3)
+    stopped = Handle(0, {}, 40, tmp_path / "alone", stops=1)
+    with pytest.raises(Pruned):
+        before.run({}, stopped)
+    after = hpt.torch_batch(lambda params: mlp({"width": 9}).double(), points, epochs=3)
+    assert alone(after, tmp_path, {}, 0).told == alone(after, tmp_path / "elsewhere", {}, 0).told
+
+
 def test_what_is_killed_goes_on_from_what_was_saved_meanwhile(tmp_path, monkeypatch):
     monkeypatch.setattr(module_batch, "SECONDS", 0.0)
     monkeypatch.setattr(module_batch, "_SAVING", math.inf)

@@ -55,9 +55,10 @@ class Host:
 
     def kill(self) -> None:
         """Have the process killed, with all that it started; what it still says is not heard."""
-        self._heard = lambda message: None
-        self._killed = True
-        self._process.cancel()
+        if not self._killed:  # a second word would end the waiting for the process's end
+            self._heard = lambda message: None
+            self._killed = True
+            self._process.cancel()
 
     async def ended(self) -> None:
         """Wait until the process is gone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -59,7 +60,8 @@ class Checkpoint:
     def load(self) -> list[dict[str, float]]:
         """Take the saved state over and give the figures of the epochs behind it; none where nothing was saved.
 
-        What can't be read, because another version wrote it say, is as good as nothing: the training starts anew.
+        What can't be read, because another version wrote it say, or the model was changed since, is as good as nothing:
+        the training starts anew.
         """
         import torch
 
@@ -70,8 +72,14 @@ class Checkpoint:
                 return []
         except Exception:
             return []
-        for part, held in zip(self._parts, state["parts"], strict=True):
-            part.load_state_dict(held)
+        before = copy.deepcopy([part.state_dict() for part in self._parts])
+        try:
+            for part, held in zip(self._parts, state["parts"], strict=True):
+                part.load_state_dict(held)
+        except Exception:  # what fits was taken over
+            for part, own in zip(self._parts, before, strict=True):
+                part.load_state_dict(own)
+            return []
         (self._generator or torch.default_generator).set_state(state["random"])
         return figures
 
