@@ -81,6 +81,12 @@ def test_a_stack_of_one_is_the_single_training() -> None:
     assert found["loss"] == pytest.approx(alone(hp, 100, "digits")["loss"], abs=1e-5)
 
 
+def test_where_everything_is_dropped_nothing_is_drawn_for_it() -> None:
+    hp = Hyperparameters(hidden_dim=16, epochs=4, batch_size=32, dropout=1.0)  # the orders of all epochs are as alone
+    found = trained([hp], data_of("wine"))[0]
+    assert found["loss"] == pytest.approx(alone(hp, 100, "wine")["loss"], abs=2e-6)
+
+
 @pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "tanh"])
 def test_the_gradients_of_a_step_agree_in_double_precision(activation: str) -> None:
     data, of = data_of("wine", torch.float64), drawn(4, dropout=0.0, activation=activation, batch_size=20)

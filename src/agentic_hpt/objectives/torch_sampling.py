@@ -83,7 +83,7 @@ class AsAlone:
         return [
             (drawn[layer, k, :rows, : hp.hidden_dim], 1 - hp.dropout, generator)
             for k, (hp, rows, generator) in enumerate(zip(self._hp, counts, self.generators, strict=True))
-            if hp.dropout and rows
+            if 0 < hp.dropout < 1 and rows  # for 1 nothing is drawn: a layer alone does not either
             for layer in range(len(drawn))
         ]
 
