@@ -116,8 +116,8 @@ def test_the_best_become_runs_of_mlflow_and_all_trials_a_table(home: Path) -> No
     assert not any("was decided on the ledger's own records" in text for text in notices), "it is no fault"
 
 
-@pytest.mark.parametrize("children", ["top", "top:0", "top:-1", "best:3", "top: 3", "", "20"])
-def test_what_children_may_not_be_is_refused(home: Path, children: str) -> None:
+@pytest.mark.parametrize("children", ["top", "top:0", "top:-1", "best:3", "top: 3", "", "20", 20, {"top": 5}, None])
+def test_what_children_may_not_be_is_refused(home: Path, children: object) -> None:
     with pytest.raises(hpt.ConfigError, match=r"mlflow.children: .* is neither 'all' nor 'top:N'"):
         run(home, mlflow={"enabled": False, "children": children})
 

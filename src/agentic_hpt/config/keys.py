@@ -93,10 +93,10 @@ class MlflowConfig(Strict):
     children: str = "all"
     """Which trials become runs: `all`, each as it ends, or `top:N`, the N best when the study ends."""
 
-    @field_validator("children")
+    @field_validator("children", mode="before")
     @classmethod
-    def _counts(cls, children: str) -> str:
-        if children != "all" and not re.fullmatch(r"top:[1-9]\d{0,5}", children):
+    def _counts(cls, children: object) -> str:
+        if not isinstance(children, str) or (children != "all" and not re.fullmatch(r"top:[1-9]\d{0,5}", children)):
             raise ValueError(f"{children!r} is neither 'all' nor 'top:N' with N from 1 on, as in top:20")
         return children
 
