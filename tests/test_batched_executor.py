@@ -330,7 +330,7 @@ def test_beyond_the_time_limit_trials_end_at_their_next_report(tmp_path):
     todo = jobs(tmp_path, {"steps": 10**9}, {"steps": 10**9}, limits=Limits(seconds=0.3))
     outcomes = together(executor(2), todo)
     assert [o.failure for o in outcomes] == [FailureKind.TIMEOUT] * 2
-    assert "0.3 s" in outcomes[0].message
+    assert "0.3 s, counted from the beginning of its batch" in outcomes[0].message
     assert outcomes[0].reports
 
 

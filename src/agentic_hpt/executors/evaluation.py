@@ -172,6 +172,8 @@ class Evaluation:
 
     def _time_out(self, member: Member) -> None:
         text = f"the trial exceeded its time limit of {member.job.limits.seconds:g} s"
+        if len(self.begun) > 1:  # its own seconds are a share, and less
+            text += ", counted from the beginning of its batch"
         self._end(member, Outcome.failed(FailureKind.TIMEOUT, text))
 
     def _overdue(self, members: Sequence[Member]) -> None:
