@@ -166,24 +166,25 @@ space:
   hidden_dim: {choice: [8, 16], default: 8}
   learning_rate: {float: [0.001, 0.1], log: true, default: 0.01}
   epochs: {int: [4, 6], default: 6}
-budget: {trials: 24}
-parallel: 8
+budget: {trials: 200}
 fresh_seeds: 1
-mlflow: {enabled: false}
+pruner: none
+mlflow: {children: "top:3"}
 """
 
 
-def test_a_built_in_task_runs_in_batches_from_the_command_line(home, tmp_path, capfd):
+def test_two_hundred_trials_of_a_built_in_task_run_in_batches_from_the_command_line(home, tmp_path, capfd):
     (tmp_path / "study.yaml").write_text(STUDY)
     code, out, _ = called(
         capfd, "run", str(tmp_path / "study.yaml"), "--executor", "batched", "--home", str(home), "--json"
     )
     assert code == 0
     document = json.loads(out)
-    assert document["trials"]["failed"] == 0
-    assert document["trials"]["total"] == 24
+    assert document["trials"] == {"complete": 200, "pruned": 0, "failed": 0, "total": 200}
     assert document["final"]["holdout"] > 0.8
-    trials = [t for t in Study.open("wine", home).trials() if t.state is TrialState.COMPLETE and t.counted]
+    trials = [t for t in Study.open("wine", home).trials() if t.counted]
+    assert [t.id for t in trials] == list(range(200))
+    assert {t.attempt for t in trials} == {1}
     assert all(len(t.reports) == t.params["epochs"] for t in trials)
     assert len(list((home / "artifacts").glob("*/trials/batches/output.log"))) == 1
 

@@ -18,6 +18,7 @@ from agentic_hpt.strategies.curves import estimated_final
 from agentic_hpt.strategies.encoding import Encoding
 from agentic_hpt.strategies.gaussian import GaussianProcess
 from agentic_hpt.strategies.scales import Scale
+from agentic_hpt.strategies.threads import one_thread
 
 Floats = NDArray[np.float64]
 
@@ -70,8 +71,9 @@ def insights_of(space: SearchSpace, goal: Goal, trials: Sequence[Trial]) -> Insi
     rows = encoding.rows([t.params for t in ours])
     varying = _varying(encoding, rows)
     encoding = Encoding(space, _held(space, ours, varying))
-    process = GaussianProcess.fit(rows, told, encoding.categorical, extra)
-    means, sds, interactions = _shares(encoding, process, varying, scale, (losses.min(), losses.max()))
+    with one_thread():
+        process = GaussianProcess.fit(rows, told, encoding.categorical, extra)
+        means, sds, interactions = _shares(encoding, process, varying, scale, (losses.min(), losses.max()))
     total = sum(means.values())
     if not total > 0:
         return Insights({}, (), len(ours))
