@@ -100,7 +100,7 @@ def test_a_configuration_that_cant_be_trained_fails_by_itself(tmp_path, bad):
     assert [2] in TorchTrainer("wine").groups(params)
     batch = together(handles(tmp_path, params))
     [(number, (kind, message))] = batch.failures.items()
-    assert (number, kind) == (2, FailureKind.CRASH)
+    assert (number, kind) == (2, FailureKind.INVALID_OUTPUT)
     assert next(iter(bad)) in message
     assert sorted(batch.answers) == [0, 1]
 

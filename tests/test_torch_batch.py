@@ -522,6 +522,25 @@ def test_a_module_is_tuned_and_its_holdout_scored(executor, tmp_path):
     assert torch.load(Path(result.final.model_dir) / "weights.pt")["0.weight"].shape == (12, 16)
 
 
+@pytest.mark.parametrize("executor", ["processes", "batched"])
+def test_data_that_cant_be_used_refuse_the_study_with_what_is_wrong(executor, tmp_path):
+    def uneven():
+        (x, y), validation = points()
+        return (x, y[:-1]), validation
+
+    with pytest.raises(ConfigError, match=r"the first of data has \d+ inputs and \d+ targets \(give a target for each"):
+        hpt.tune(
+            hpt.torch_batch(mlp, uneven, epochs=1),
+            {"learning_rate": hpt.Float(1e-3, 1e-1, log=True, default=1e-2)},
+            metric="accuracy",
+            budget=hpt.Budget(trials=4),
+            home=tmp_path,
+            parallel=2,
+            executor=executor,
+            mlflow={"enabled": False},
+        )
+
+
 FILE = """
 import torch
 import agentic_hpt as hpt

@@ -132,7 +132,7 @@ def test_an_unknown_task_or_parameter_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="unknown task 'iris'"):
         load("iris")
     outcome = run("wine", job(tmp_path, {"warmup": 3}))
-    assert outcome.failure is FailureKind.CRASH
+    assert outcome.failure is FailureKind.INVALID_OUTPUT
     assert "'warmup'" in outcome.message
 
 

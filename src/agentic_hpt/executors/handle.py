@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import cast
 
-from agentic_hpt.errors import FailureKind, Pruned, TrialFailure, tells_out_of_memory
+from agentic_hpt.errors import ConfigError, FailureKind, Pruned, TrialFailure, tells_out_of_memory
 from agentic_hpt.protocols import Objective, TrialHandle
 from agentic_hpt.records import Job, Outcome, Params, Report
 
@@ -104,6 +104,8 @@ def failure_of(error: BaseException) -> Outcome:
     """Give the failed outcome that an exception of the objective means."""
     if isinstance(error, TrialFailure):
         return Outcome.failed(error.kind, _maskable(error.message, _MESSAGE_LIMIT)[-_MESSAGE_LIMIT:])
+    if isinstance(error, ConfigError):  # what it was given can't be used, and it says why: no fault in its code
+        return Outcome.failed(FailureKind.INVALID_OUTPUT, _maskable(str(error), _MESSAGE_LIMIT)[:_MESSAGE_LIMIT])
     if isinstance(error, SystemExit):
         text = f"the objective called sys.exit({error.code!r}) before it gave its metric"
         return Outcome.failed(FailureKind.CRASH, _with_frames(text, error))

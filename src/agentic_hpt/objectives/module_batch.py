@@ -108,5 +108,8 @@ def fail(batch: Batch, trial: int, error: Exception) -> None:
     if isinstance(error, TrialFailure):
         batch.fail(trial, error.kind, error.message)
         return
+    if isinstance(error, ConfigError):
+        batch.fail(trial, FailureKind.INVALID_OUTPUT, str(error))
+        return
     text = "".join(traceback.format_exception_only(error)) + "".join(traceback.format_tb(error.__traceback__, -_FRAMES))
     batch.fail(trial, FailureKind.OUT_OF_MEMORY if lacks_memory(error) else FailureKind.CRASH, text.rstrip())

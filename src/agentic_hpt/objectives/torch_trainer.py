@@ -132,7 +132,7 @@ class TorchTrainer:
             try:
                 known.append((trial, Hyperparameters.read(trial.params).checked()))
             except ConfigError as error:
-                batch.fail(trial.id, FailureKind.CRASH, str(error))
+                batch.fail(trial.id, FailureKind.INVALID_OUTPUT, str(error))
 
         def measure(network: torch.nn.Sequential) -> dict[str, float]:
             return {"latency_ms": _latency(_standardised(network, split).eval(), split)}
