@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 
-from agentic_hpt.errors import FailureKind, Pruned, TrialFailure
+from agentic_hpt.errors import ConfigError, FailureKind, Pruned, TrialFailure
 from agentic_hpt.objectives.module_memory import lacks_memory
 from agentic_hpt.objectives.module_stack import ModuleStack
 from agentic_hpt.objectives.module_training import Member, Task, train
