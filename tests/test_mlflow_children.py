@@ -160,6 +160,7 @@ def test_what_mlflow_has_still_to_get_is_told_at_the_end(monkeypatch: pytest.Mon
     progress = Progress()
     lines = [progress.apply(e) for e in events if e["type"] == "writing"]
     assert "entries still to write" in str(lines[0])
+    assert "the last entry is being written" in str(lines[-1])
     assert told(home) == []
 
 

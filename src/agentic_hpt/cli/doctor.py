@@ -26,7 +26,7 @@ from agentic_hpt.cli.common import Answer, verb
 from agentic_hpt.cli.shown import table
 from agentic_hpt.config import MlflowConfig, Settings, StudyConfig, for_libpq, is_postgres, mask_secrets, shown
 from agentic_hpt.errors import HptError, NoLedger
-from agentic_hpt.report.plain import visible
+from agentic_hpt.report.plain import counted, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -142,7 +142,7 @@ def _ledger(settings: Settings) -> str:
     except NoLedger:
         return f"{where}: no ledger there yet, will be made"
     with closing(store):
-        return f"{where}: {len(store.list_studies())} studies, store version {SCHEMA_VERSION}"
+        return f"{where}: {counted(len(store.list_studies()), "study", "studies")}, store version {SCHEMA_VERSION}"
 
 
 def _mlflow(uri: str) -> str:

@@ -185,6 +185,8 @@ class Progress:
     def _writing(self, event: JsonObject) -> str:
         left, whole = _whole(event.get("left")) or 0, _whole(event.get("of")) or 0
         self.phase = f"MLflow: {left:,} of {whole:,} still to write"
+        if left == 1:
+            return "MLflow: the last entry is being written; Ctrl-C leaves it to `hpt resume`"
         return f"MLflow: {left:,} of {whole:,} entries still to write; Ctrl-C leaves them to `hpt resume`"
 
     def _notice(self, event: JsonObject) -> str:
