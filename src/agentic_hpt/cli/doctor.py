@@ -142,7 +142,8 @@ def _ledger(settings: Settings) -> str:
     except NoLedger:
         return f"{where}: no ledger there yet, will be made"
     with closing(store):
-        return f"{where}: {counted(len(store.list_studies()), "study", "studies")}, store version {SCHEMA_VERSION}"
+        studies = counted(len(store.list_studies()), "study", "studies")
+        return f"{where}: {studies}, store version {SCHEMA_VERSION}"
 
 
 def _mlflow(uri: str) -> str:
