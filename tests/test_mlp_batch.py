@@ -160,16 +160,10 @@ def test_stopped_trials_go_on_from_their_checkpoints_to_the_same_figures(tmp_pat
 def test_a_host_that_is_killed_loses_what_came_after_the_newest_checkpoints_only(tmp_path, monkeypatch):
     whole = together(handles(tmp_path / "whole", some(epochs=5)))
     monkeypatch.setattr(torch_checkpoint, "SECONDS", 0.0)
-    monkeypatch.setattr(mlp_batch, "_SAVING", math.inf)
-
-    class Killed(Together):
-        def report(self, metrics, step):
-            if step == 3:
-                raise KeyboardInterrupt
-            return super().report(metrics, step)
+    monkeypatch.setattr(torch_checkpoint, "SAVING", math.inf)
 
     with pytest.raises(KeyboardInterrupt):
-        TorchTrainer("wine").run_batch(Killed(handles(tmp_path, some(epochs=5))[3:4]))
+        TorchTrainer("wine").run_batch(Together(handles(tmp_path, some(epochs=5))[3:4], killed_at=3))
     epochs: list[int] = []
     epoch = mlp_batch.Stack.epoch
     monkeypatch.setattr(mlp_batch.Stack, "epoch", lambda stack: (epochs.append(1), epoch(stack))[1])

@@ -18,7 +18,7 @@ from torch import nn
 import agentic_hpt as hpt
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.errors import ConfigError, FailureKind, Pruned
-from agentic_hpt.objectives import module_batch, torch_batch
+from agentic_hpt.objectives import torch_batch, torch_checkpoint
 from agentic_hpt.objectives.function import load_function
 from agentic_hpt.objectives.module_memory import bytes_of_model
 from agentic_hpt.objectives.module_stack import ModuleStack
@@ -146,8 +146,12 @@ class Together:
     answers: dict[int, dict[str, float]] = field(default_factory=dict)
     failures: dict[int, tuple[FailureKind, str]] = field(default_factory=dict)
     stopped: set[int] = field(default_factory=set)
+    killed_at: int | None = None
+    """The step at which its process ends."""
 
     def report(self, metrics, step):
+        if step == self.killed_at:
+            raise KeyboardInterrupt
         ended = set()
         for trial in self.trials:
             if trial.id in metrics:
@@ -316,18 +320,12 @@ def test_a_model_changed_since_a_trial_was_stopped_is_trained_anew(tmp_path):
 
 
 def test_what_is_killed_goes_on_from_what_was_saved_meanwhile(tmp_path, monkeypatch):
-    monkeypatch.setattr(module_batch, "SECONDS", 0.0)
-    monkeypatch.setattr(module_batch, "_SAVING", math.inf)
-
-    class Killed(Together):
-        def report(self, metrics, step):
-            if step == 2:
-                raise KeyboardInterrupt
-            return super().report(metrics, step)
+    monkeypatch.setattr(torch_checkpoint, "SECONDS", 0.0)
+    monkeypatch.setattr(torch_checkpoint, "SAVING", math.inf)
 
     objective = hpt.torch_batch(double(mlp), points, epochs=4)
     with pytest.raises(KeyboardInterrupt):
-        objective.run_batch(Killed(handles(tmp_path, [{}, {"lr": 0.01}])))
+        objective.run_batch(Together(handles(tmp_path, [{}, {"lr": 0.01}]), killed_at=2))
     batch = Together(handles(tmp_path, [{}, {"lr": 0.01}]))
     begun, epoch = [], ModuleStack.epoch
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from agentic_hpt.errors import FailureKind
-from agentic_hpt.objectives import torch_checkpoint
 from agentic_hpt.objectives.mlp import Hyperparameters, blank, make_optimizer, make_schedule, rate, weights
 from agentic_hpt.objectives.side_by_side import OneAtATime, side_by_side
-from agentic_hpt.objectives.torch_checkpoint import Checkpoint
+from agentic_hpt.objectives.torch_checkpoint import Checkpoint, Pace, Stateful
 from agentic_hpt.objectives.torch_stack import Data, Stack
 from agentic_hpt.protocols import Batch, TrialHandle
 
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["train_together"]
 
-_SAVING = 0.05
-"""The share of the time that is spent on checkpoints against a kill."""
 _AS_ALONE = ("cpu",)
 """Devices on which a network is drawn what it draws alone; on others that would keep them waiting."""
 _WORTH_SHRINKING = 0.75
@@ -71,7 +67,7 @@ class _Together:
         self.running = set(range(len(trials)))
         """Numbers of the networks whose trials have not ended."""
         self._behind: list[list[dict[str, float]]] = [[] for _ in trials]
-        self._saved, self._cost = time.monotonic(), 0.0
+        self._pace = Pace()
 
     def _places(self) -> dict[int, int]:
         """Give where in the stack the running networks are, by number."""
@@ -101,7 +97,7 @@ class _Together:
                 text = f"the training diverged: the loss is {found['loss']}"
                 self._batch.fail(self._trials[number].id, FailureKind.NAN, text)
                 self.running.discard(number)
-        self._save_now_and_then()
+        self._pace.keep(self._save_all)
         for epoch, told in sorted(by_epoch.items()):
             for number in self._report(told, epoch):  # it may go on later
                 self._save(number, places[number])
@@ -132,15 +128,9 @@ class _Together:
         if sum(stay) < len(stay) and sum(stay) <= self._shrinks_at * len(stay):
             self._stack.keep(stay)
 
-    def _save_now_and_then(self) -> None:
-        """Save all when that was last done a while ago: a host that is killed loses little, and none of it is dear."""
-        began = time.monotonic()
-        if began - self._saved < max(torch_checkpoint.SECONDS, self._cost / _SAVING):
-            return
+    def _save_all(self) -> None:
         for number, place in self._places().items():
             self._save(number, place)
-        self._saved = time.monotonic()
-        self._cost = self._saved - began
 
     def _save(self, number: int, place: int) -> None:
         """Leave what a training alone would leave; a full disk costs the trial its head start, no more."""
@@ -195,6 +185,6 @@ class _Together:
         """Give the steps of one epoch."""
         return math.ceil(self._rows / self._stack.hp[place].batch_size)
 
-    def _checkpoint(self, number: int, place: int, parts: Sequence[torch_checkpoint.Stateful]) -> Checkpoint:
+    def _checkpoint(self, number: int, place: int, parts: Sequence[Stateful]) -> Checkpoint:
         of = {**asdict(self._stack.hp[place]), "seed": self._trials[number].seed}
         return Checkpoint(self._trials[number].checkpoint_dir, of, parts, self._stack.generators[place])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 import traceback
 from collections.abc import Mapping, Sequence
 
@@ -13,14 +12,12 @@ from agentic_hpt.objectives.module_stack import ModuleStack
 from agentic_hpt.objectives.module_training import Member, Task, train
 from agentic_hpt.objectives.module_vectorising import vectorising
 from agentic_hpt.objectives.side_by_side import OneAtATime, side_by_side
-from agentic_hpt.objectives.torch_checkpoint import SECONDS
+from agentic_hpt.objectives.torch_checkpoint import Pace
 from agentic_hpt.protocols import Batch
 
 __all__ = ["answer", "fail", "train_alone", "train_together"]
 
 _FRAMES = 3
-_SAVING = 0.05
-"""The share of the time that is spent on checkpoints against a kill."""
 _WORTH_SHRINKING = 0.75
 """A stack whose steps are recorded is made smaller when this share of it is left: recording again takes its time."""
 
@@ -41,7 +38,13 @@ def _train(batch: Batch, stack: ModuleStack, task: Task) -> None:
     """Train a stack until all its trials have ended."""
     running = {member.id for member in stack.members if _goes_on(batch, member)}
     most = 1.0 if task.device.type == "cpu" else _WORTH_SHRINKING
-    saved, cost = time.monotonic(), 0.0
+    pace = Pace()
+
+    def save_all() -> None:
+        for position, member in enumerate(stack.members):
+            if member.id in running:
+                stack.give_back(position).save()
+
     while running:
         if len(running) < len(stack.members) and len(running) <= most * len(stack.members):
             stack.keep([member.id in running for member in stack.members])
@@ -63,13 +66,7 @@ def _train(batch: Batch, stack: ModuleStack, task: Task) -> None:
                     batch.complete(member.id, answer(member, figures[member.id]))
                     member.forget()
                     running.discard(member.id)
-        began = time.monotonic()
-        if began - saved >= max(SECONDS, cost / _SAVING):  # a kill costs little, and saving against it no more
-            for position, member in enumerate(stack.members):
-                if member.id in running:
-                    stack.give_back(position).save()
-            saved = time.monotonic()
-            cost = saved - began
+        pace.keep(save_all)
 
 
 def _goes_on(batch: Batch, member: Member) -> bool:

@@ -6,7 +6,8 @@ import copy
 from typing import TYPE_CHECKING
 
 from agentic_hpt.errors import tells_out_of_memory
-from agentic_hpt.objectives.module_training import Task, seeded
+from agentic_hpt.objectives.module_training import Task
+from agentic_hpt.objectives.torch_seeding import seeded
 
 if TYPE_CHECKING:
     import torch

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from agentic_hpt.objectives.module_masks import Masks, fed
 from agentic_hpt.objectives.module_memory import lacks_memory
-from agentic_hpt.objectives.module_training import Member, Task, seeded
+from agentic_hpt.objectives.module_training import Member, Task
 from agentic_hpt.objectives.module_vectorising import Steps, vectorising
 from agentic_hpt.objectives.torch_descent import Descent
+from agentic_hpt.objectives.torch_seeding import seeded
 
 if TYPE_CHECKING:
     import torch

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, cast
 
 from agentic_hpt.errors import ConfigError, FailureKind, Pruned, TrialFailure
 from agentic_hpt.objectives.mlp import OPTIMIZERS, SCHEDULES, make_optimizer, rate
 from agentic_hpt.objectives.torch_checkpoint import Checkpoint, Stateful
+from agentic_hpt.objectives.torch_seeding import seeded
 from agentic_hpt.protocols import TrialHandle
 from agentic_hpt.records import Params
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor | float]
     """Of a model's outputs for many rows and their targets."""
 
-__all__ = ["Member", "Recipe", "Rows", "Task", "outputs_of", "seeded", "train"]
+__all__ = ["Member", "Recipe", "Rows", "Task", "outputs_of", "train"]
 
 _ALIASES = {"lr": "learning_rate"}
 _ROWS_AT_ONCE = 4096
@@ -208,18 +209,3 @@ def outputs_of(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     model.eval()
     with torch.no_grad():
         return torch.cat([model(rows) for rows in x.split(_ROWS_AT_ONCE)])  # type: ignore[no-untyped-call]
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw from the seed, on one thread so that sums come out alike everywhere; leave torch's own state as it was."""
-    import torch
-
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_initialized() else []):  # type: ignore[no-untyped-call]
-        torch.manual_seed(seed)
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)

@@ -18,7 +18,8 @@ from agentic_hpt.objectives.module_data import make_task, rows_of
 from agentic_hpt.objectives.module_memory import bytes_free, bytes_of_model, lacks_memory
 from agentic_hpt.objectives.module_shapes import Shape, difference, shape_of
 from agentic_hpt.objectives.module_stack import NotStackable
-from agentic_hpt.objectives.module_training import Member, Recipe, Task, outputs_of, seeded, train
+from agentic_hpt.objectives.module_training import Member, Recipe, Task, outputs_of, train
+from agentic_hpt.objectives.torch_seeding import seeded
 from agentic_hpt.protocols import Batch, Objective, TrialHandle
 from agentic_hpt.records import JsonObject, Params
 

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,11 +15,13 @@ from agentic_hpt.records import ParamValue
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["SECONDS", "Checkpoint", "Stateful"]
+__all__ = ["SAVING", "SECONDS", "Checkpoint", "Pace", "Stateful"]
 
 _FILE = "training.pt"
 SECONDS = 1.0
 """A training that is killed loses at most about so much; it saves at once when it is stopped."""
+SAVING = 0.05
+"""The share of a batch's time that is spent on saving its trainings against a kill."""
 
 
 class Stateful(Protocol):
@@ -108,3 +110,19 @@ class Checkpoint:
         self._file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # somebody else's files are in it
             self._file.parent.rmdir()
+
+
+class Pace:
+    """When the trainings of a batch are saved: a process that is killed loses little, and none of it is dear."""
+
+    def __init__(self) -> None:
+        self._saved, self._cost = time.monotonic(), 0.0
+
+    def keep(self, save: Callable[[], None]) -> None:
+        """Have all saved if that was last done a while ago."""
+        began = time.monotonic()
+        if began - self._saved < max(SECONDS, self._cost / SAVING):
+            return
+        save()
+        self._saved = time.monotonic()
+        self._cost = self._saved - began

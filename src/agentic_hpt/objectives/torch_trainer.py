@@ -7,7 +7,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from agentic_hpt.objectives.mlp import SMOOTHING, Hyperparameters, build, make_o
 from agentic_hpt.objectives.mlp_batch import train_together
 from agentic_hpt.objectives.module_memory import bytes_free
 from agentic_hpt.objectives.torch_checkpoint import Checkpoint, Stateful
+from agentic_hpt.objectives.torch_seeding import seeded
 from agentic_hpt.objectives.torch_stack import Data
 from agentic_hpt.presets import TASKS
 from agentic_hpt.protocols import Batch, TrialHandle
@@ -214,7 +215,7 @@ def _train(
 
     x, y = torch.from_numpy(split.standardised("train")), torch.from_numpy(split.train.labels)
     x_val, y_val = torch.from_numpy(split.standardised("validation")), torch.from_numpy(split.validation.labels)
-    with _seeded(seed):
+    with seeded(seed):
         model = _standardised(build(hp, x.shape[1], len(split.labels)), split)
         body = model[1:]
         optimizer = make_optimizer(hp, body)
@@ -310,21 +311,6 @@ def _latency(model: torch.nn.Module, split: Split) -> float:
             model(row)
             taken.append(time.perf_counter() - started)
     return 1000 * statistics.median(taken)
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draw from the seed, on one thread so that sums come out alike everywhere; leave torch's own state as it was."""
-    import torch
-
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
 
 
 def _save_model(model: torch.nn.Module, folder: Path, task: str, params: Params, split: Split) -> None:
