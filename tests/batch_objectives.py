@@ -47,6 +47,8 @@ class Toy:
     def groups(self, params: Sequence[Params]) -> list[list[int]]:
         if any(p.get("does") == "break groups" for p in params):
             return [[0]]
+        if any(p.get("does") == "divide for ever" for p in params):
+            signal.pause()
         found: dict[object, list[int]] = {}
         for position, one in enumerate(params):
             found.setdefault(one.get("group", ""), []).append(position)
@@ -72,7 +74,9 @@ class Toy:
             for i in [i for i, t in trials.items() if step + 1 == int(t.params.get("steps", 3))]:
                 batch.complete(i, {"score": _value(trials.pop(i), step), "pid": os.getpid()})
             if not trials:
-                return
+                break
+        if any(trial.params.get("does") == "never return" for trial in batch.trials):
+            signal.pause()
 
     def _do(self, does: str, trial: TrialHandle, batch: Batch, trials: dict[int, TrialHandle]) -> None:
         if does == "segfault":

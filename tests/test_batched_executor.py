@@ -17,7 +17,7 @@ from agentic_hpt.errors import FailureKind
 from agentic_hpt.executors.batched import BatchedExecutor
 from agentic_hpt.executors.hosting import Host
 from agentic_hpt.executors.processes import ProcessExecutor
-from agentic_hpt.records import Job, JsonObject, Limits, Report, TrialState
+from agentic_hpt.records import Job, JsonObject, Limits, Outcome, Report, TrialState
 from batch_objectives import Toy, together
 from executor_runs import ENVIRONMENT, job, wait_until_gone
 
@@ -152,6 +152,34 @@ def test_a_process_killed_from_outside_loses_the_list_under_way_and_no_other(tmp
     assert [r.step for r in lost.reports] == [0, 1]
     assert first.state is last.state is TrialState.COMPLETE
     assert first.values["pid"] != last.values["pid"]
+
+
+def test_a_process_that_died_before_it_took_its_trials_costs_none_of_them(tmp_path):
+    async def main() -> list[Outcome]:
+        runner = executor(1)
+        first, second = jobs(tmp_path, {}, {})
+        told = await runner.run(first, lambda report: False)
+        await asyncio.wait([runner._serving])
+        os.kill(int(told.values["pid"]), signal.SIGSEGV)
+        wait_until_gone(int(told.values["pid"]))  # the loop stands still: the executor hasn't heard of it
+        other = await runner.run(second, lambda report: False)
+        await runner.close()
+        return [told, other]
+
+    told, other = asyncio.run(main())
+    assert told.state is other.state is TrialState.COMPLETE
+    assert told.values["pid"] != other.values["pid"]
+
+
+class _Fatal(Toy):
+    def __reduce__(self):
+        return os.abort, ()
+
+
+def test_a_process_that_dies_of_the_objective_itself_is_the_trials_failure(tmp_path):
+    [outcome] = together(BatchedExecutor(_Fatal(), "score", 1), jobs(tmp_path, {}))
+    assert outcome.failure is FailureKind.CRASH
+    assert "SIGABRT" in outcome.message
 
 
 def test_one_that_should_stop_leaves_and_the_others_go_on(tmp_path):
@@ -353,6 +381,32 @@ def test_the_time_until_a_process_dies_counts_for_all_of_its_list(tmp_path):
     sound, faulty = together(executor(2), todo)
     assert (sound.state, faulty.failure) == (TrialState.COMPLETE, FailureKind.CRASH)
     assert faulty.seconds > 0.1  # its share of the first try; alone it dies at once
+
+
+def test_beyond_the_time_limit_an_objective_that_does_not_divide_trials_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr("agentic_hpt.executors.evaluation._GRACE", 0.1)
+
+    async def main() -> tuple[list[Outcome], Outcome]:
+        runner = executor(2)
+        hanging = jobs(tmp_path, {"does": "divide for ever"}, {}, limits=Limits(seconds=1.0))
+        late = await asyncio.gather(*(runner.run(j, lambda report: False) for j in hanging))
+        [sound] = jobs(tmp_path, {}, limits=Limits(seconds=1.0))
+        later = await runner.run(sound, lambda report: False)
+        await runner.close()
+        return late, later
+
+    late, later = asyncio.run(main())
+    assert [o.failure for o in late] == [FailureKind.TIMEOUT] * 2
+    assert late[0].message == "the trial exceeded its time limit of 1 s before its batch began"
+    assert later.state is TrialState.COMPLETE
+
+
+def test_beyond_the_time_limit_a_batch_that_told_all_and_does_not_end_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr("agentic_hpt.executors.evaluation._GRACE", 0.1)
+    todo = jobs(tmp_path, {"group": 1, "does": "never return"}, {"group": 2}, limits=Limits(seconds=1.0))
+    told, other = together(executor(2), todo)
+    assert told.state is other.state is TrialState.COMPLETE
+    assert told.values["pid"] != other.values["pid"]
 
 
 def test_the_process_outlives_the_time_limit_of_a_trial(tmp_path):

@@ -146,6 +146,7 @@ class BatchedExecutor:
             tried = [member for member in todo.pop(0) if member.under_way]
             if not tried:
                 continue
+            before = self._host
             host = self._hosted(tried)
             evaluation = self._evaluation = Evaluation(tried, self._hear, self._kill)
             try:
@@ -159,7 +160,7 @@ class BatchedExecutor:
                 if member.dropped:
                     member.end(CANCELLED)
             suspects, others = evaluation.left()
-            if death is None:
+            if death is None or (host is before and not evaluation.taken):  # none of them did it
                 todo.insert(0, suspects + others)
             elif death.failure is FailureKind.LOST_WORKER or len(suspects) == 1 or not evaluation.begun:
                 evaluation.end(suspects, death)

@@ -68,6 +68,8 @@ class Evaluation:
     ) -> None:
         self.begun: list[Member] = []
         """The list under way, those that were told among them."""
+        self.taken = False
+        """Whether the process has taken the jobs: what ends it before has nothing to do with them."""
         self._members = {member.job.trial: member for member in members}
         self._hear = hear
         self._kill = kill
@@ -90,7 +92,10 @@ class Evaluation:
     def heard(self, message: Mapping[str, object]) -> JsonObject | None:
         """Take a message in, and give the answer to it."""
         self._look()
-        if "began" in message:
+        if "taken" in message:
+            self.taken = True
+            self._limit(list(self._members.values()), self._overdue_unbegun)
+        elif "began" in message:
             self._began([self._members[trial] for trial in cast(list[int], message["began"])])
         elif "report" in message:
             step, told = cast(int, message["step"]), cast(list[tuple[int, dict[str, float]]], message["report"])
@@ -127,12 +132,16 @@ class Evaluation:
         self.close()
         self.begun = list(members)
         self._sharing = {member for member in members if member.under_way}
-        loop = asyncio.get_running_loop()
-        for seconds in {member.job.limits.seconds for member in members} - {None}:
-            late = [member for member in members if member.job.limits.seconds == seconds]
-            self._timers.append(loop.call_later(cast(float, seconds), self._overdue, late))
+        self._limit(members, self._overdue)
         for member in members:
             member.begin()
+
+    def _limit(self, members: Sequence[Member], late: Callable[[Sequence[Member]], None]) -> None:
+        """Have `late` told who is beyond its time limit, counted from now."""
+        loop = asyncio.get_running_loop()
+        for seconds in {member.job.limits.seconds for member in members} - {None}:
+            alike = [member for member in members if member.job.limits.seconds == seconds]
+            self._timers.append(loop.call_later(cast(float, seconds), late, alike))
 
     def _reported(self, reports: Mapping[int, Report]) -> list[int]:
         """Pass the reports of a step on, all of them before anyone is judged; give the trials that end here."""
@@ -172,19 +181,25 @@ class Evaluation:
 
     def _time_out(self, member: Member) -> None:
         text = f"the trial exceeded its time limit of {member.job.limits.seconds:g} s"
-        if len(self.begun) > 1:  # its own seconds are a share, and less
+        if not self.begun:
+            text += " before its batch began"
+        elif len(self.begun) > 1:  # its own seconds are a share, and less
             text += ", counted from the beginning of its batch"
         self._end(member, Outcome.failed(FailureKind.TIMEOUT, text))
 
     def _overdue(self, members: Sequence[Member]) -> None:
         for member in members:
             member.overdue = True
+        self._overdue_unbegun(members)
+
+    def _overdue_unbegun(self, members: Sequence[Member]) -> None:
         self._timers.append(asyncio.get_running_loop().call_later(_GRACE, self._end_overdue, members))
 
     def _end_overdue(self, members: Sequence[Member]) -> None:
+        """End the process with those whose time is over; also where it told all of a list and does not come back."""
         self._look()
         late = [member for member in members if member.under_way]
         for member in late:
             self._time_out(member)
-        if late:
+        if late or not self._sharing:
             self._kill()

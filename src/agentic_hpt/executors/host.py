@@ -13,7 +13,7 @@ from typing import cast
 from agentic_hpt.errors import FailureKind, TrialFailure
 from agentic_hpt.executors.child import end_all, outcome_json, rebuilt, settle, write
 from agentic_hpt.executors.handle import TrialContext, failure_of, judged, read_report
-from agentic_hpt.protocols import BatchObjective, TrialHandle
+from agentic_hpt.protocols import BatchObjective, Objective, TrialHandle
 from agentic_hpt.records import Job, JsonObject, Limits, Outcome, Report
 
 __all__ = ["main"]
@@ -22,15 +22,18 @@ __all__ = ["main"]
 def main(channel: socket.socket, payload: bytes, metric: str, job: Job, environment: Mapping[str, str]) -> None:
     """Evaluate the jobs of each message that arrives on `channel`, until the driver closes it.
 
-    A message is a JSON object a line. For each list of trials that are evaluated together `began` tells their ids; then
-    `report` the metrics at a `step`, which is answered with the ids to `stop`; `told` a trial's outcome. `done` says
-    that no trial is left. `job` is the process's own.
+    A message is a JSON object a line. `taken` says that jobs have come. For each list of trials that are evaluated
+    together `began` tells their ids; then `report` the metrics at a `step`, which is answered with the ids to `stop`;
+    `told` a trial's outcome. `done` says that no trial is left. `job` is the process's own.
     """
     settle(job, environment)
     line = _Line(channel)
-    objective = rebuilt(payload, job)
+    objective: Objective | Outcome | None = None
     while True:
         jobs = [_job(fields) for fields in cast(list[JsonObject], line.hear()["jobs"])]
+        line.say({"taken": len(jobs)})
+        if objective is None:  # not before: from here on the trials' limits hold, and what ends the process is theirs
+            objective = rebuilt(payload, job)
         if isinstance(objective, Outcome):
             _HostedBatch(jobs, metric, line).end_rest(objective)
         else:
