@@ -78,9 +78,35 @@ def test_failures_that_are_not_alike_are_borne(tmp_path: Path, home: Path) -> No
     assert (result.status, result.usage.trials) == ("failed", 18)
 
 
-def test_values_that_are_no_numbers_are_results_and_borne_for_longer(tmp_path: Path, home: Path) -> None:
-    result = run(tmp_path, home, "def train(params):\n    return float('nan')\n")
-    assert (result.stopped_by, result.usage.trials) == ("failures", 15)
+NAN = "def train(params):\n    return float('nan')\n"
+
+
+def test_a_study_whose_first_trials_from_all_over_the_space_are_no_numbers_stops_soon(
+    tmp_path: Path, home: Path
+) -> None:
+    result = run(tmp_path, home, NAN, budget={"trials": 12})
+    assert result.stopped_by == "failures"
+    assert 5 <= result.usage.trials < 12
+    assert all(t.failure is FailureKind.NAN and not t.values for t in result.trials)
+    assert "(nan), the default and others from all over the space, and none has worked yet" in str(result.error)
+    assert "see whether the data hold nan" in str(result.error)
+
+    again = resume_study("study", home=home, trials=30)
+    assert (again.stopped_by, again.usage.trials) == ("failures", 15), "then it is as patient as with a region"
+    (tmp_path / "train.py").write_text(WORKS)
+    assert resume_study("study", home=home).status == "finalized"
+
+
+def test_values_that_are_no_numbers_in_one_corner_are_results_and_borne_for_longer(tmp_path: Path, home: Path) -> None:
+    near = [{"x": 0.01 * n, "y": 0.01 * n} for n in range(1, 5)] + [{"x": 0.01 * n, "y": 0.9} for n in range(6, 12)]
+    result = run(tmp_path, home, NAN, initial=near, budget={"trials": 11})
+    assert (result.status, result.usage.trials) == ("failed", 11)
+
+
+def test_a_space_most_of_which_is_no_number_is_searched_on_where_one_trial_worked(tmp_path: Path, home: Path) -> None:
+    code = "def train(params):\n    return params['x'] if params['x'] == 0.05 else float('nan')\n"
+    result = run(tmp_path, home, code, budget={"trials": 12})
+    assert (result.status, result.usage.trials) == ("finalized", 12)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Sequence
+from typing import cast
 
 from agentic_hpt.errors import ConfigError, FailureKind, HptError, SameFailure
 from agentic_hpt.graph.context import StudyParts
 from agentic_hpt.graph.state import StudyState
 from agentic_hpt.records import Outcome, Trial, TrialState, configuration_key
+from agentic_hpt.space import Choice, SearchSpace
 
 _BROKEN = frozenset({FailureKind.CRASH, FailureKind.INVALID_OUTPUT, FailureKind.LOST_WORKER})
 """Kinds by which an objective that is broken shows; the others are what some configurations come to."""
@@ -53,14 +56,22 @@ def failing_alike(parts: StudyParts, told: Trial, later: Collection[int] = ()) -
 
     Where nothing ever worked, so many failures alike in a row are enough, and again as many after a resume. Where
     something did, a region of the space may be what fails: only one that worked and fails now tells; see `to_prove`.
+    Values that are no numbers tell as much as an error once they come from all over the space.
     """
     if told.state is not TrialState.FAILED:
         return None
     same = parts.config.failures.same
     trials = [trial for trial in parts.ledger.trials() if trial.id not in later]
     row = in_a_row(trials)
+    if not any(trial.id == told.id for trial in row):
+        return None
+    if _no_numbers_anywhere(parts, trials, row) and not _no_numbers_anywhere(
+        parts, trials, [trial for trial in row if trial.id != told.id]
+    ):
+        where = "the default and others from all over the space, and none has worked yet"
+        return _stopped(parts, row, where, "see whether the data hold nan, or the loss can't be computed")
     enough = same if told.failure in _BROKEN else _LONGER * same
-    if len(row) < enough or not any(trial.id == told.id for trial in row):
+    if len(row) < enough:
         return None
     if any(trial.counted and _works(trial) for trial in trials):
         if told.failure not in _BROKEN or len(row) <= _LONGER * same or not _worked_before(told, trials):
@@ -70,11 +81,7 @@ def failing_alike(parts: StudyParts, told: Trial, later: Collection[int] = ()) -
         return None
     else:
         why = "and none has worked yet"
-    return SameFailure(
-        f"{len(row)} trials in a row failed alike ({told.failure}), {why}: {_in_short(told.message)}",
-        f"mend the cause, then `hpt resume {parts.name}` goes on; if only a part of the space fails, "
-        f"raise failures.same ({same}) in the study file",
-    )
+    return _stopped(parts, row, why, "mend the cause")
 
 
 def to_prove(parts: StudyParts, trials: Sequence[Trial]) -> Trial | None:
@@ -142,6 +149,40 @@ def _works(trial: Trial) -> bool:
 
 def _cause(trial: Trial) -> tuple[FailureKind | None, str]:
     return trial.failure, alike(trial.message) if trial.failure in _BROKEN else ""
+
+
+def _stopped(parts: StudyParts, row: Sequence[Trial], why: str, cause: str) -> SameFailure:
+    newest = row[0]
+    return SameFailure(
+        f"{len(row)} trials in a row failed alike ({newest.failure}), {why}: {_in_short(newest.message)}",
+        f"{cause}, then `hpt resume {parts.name}` goes on; if only a part of the space fails, "
+        f"raise failures.same ({parts.config.failures.same}) in the study file",
+    )
+
+
+def _no_numbers_anywhere(parts: StudyParts, trials: Sequence[Trial], row: Sequence[Trial]) -> bool:
+    """Say whether the study's first trials, the default and enough others from all over the space, all came to nan."""
+    first = next(trial.id for trial in trials if trial.counted)
+    return (
+        len(row) >= parts.config.failures.same
+        and row[0].failure is FailureKind.NAN
+        and row[-1].id == first
+        and all(_in_both_halves(parts.space, name, row) for name in parts.space)
+    )
+
+
+def _in_both_halves(space: SearchSpace, name: str, trials: Sequence[Trial]) -> bool:
+    """Say whether a parameter was tried in both halves of its range, on its scale; not asked of one with `when`."""
+    parameter = space[name]
+    values = [trial.params[name] for trial in trials if name in trial.params]
+    if parameter.when:
+        return True
+    if isinstance(parameter, Choice):
+        return len(set(values)) > 1 or len(parameter.values) == 1
+    low, high = parameter.low, parameter.high
+    middle = math.sqrt(low * high) if parameter.log else (low + high) / 2
+    numbers = cast(list[float], values)
+    return low == high or min(numbers, default=high) < middle < max(numbers, default=low)
 
 
 def _worked_before(told: Trial, trials: Sequence[Trial]) -> bool:
