@@ -21,13 +21,16 @@ class Toy:
     """Each trial has `steps` steps, reports its score and the size of its list at each, and at step `at` does `does`.
 
     The score depends on the trial alone. Those of a `group` are evaluated together; more than `room` at once lack
-    memory. `log` is a file that gets a line for each list. A step takes `pace` seconds, alone and together.
+    memory. `log` is a file that gets a line for each list. A step takes `pace` seconds, alone and together. `remarks` is
+    said of each list.
     """
 
     has_holdout = True
 
-    def __init__(self, room: int = 1000, log: Path | None = None, pace: tuple[float, float] = (0.0, 0.0)) -> None:
-        self.room, self.log, self.pace = room, log, pace
+    def __init__(
+        self, room: int = 1000, log: Path | None = None, pace: tuple[float, float] = (0.0, 0.0), remarks: str = ""
+    ) -> None:
+        self.room, self.log, self.pace, self.remarks = room, log, pace, remarks
 
     def preload(self) -> tuple[str, ...]:
         return ()
@@ -60,6 +63,8 @@ class Toy:
             self.log.with_suffix(".pid").write_text(str(os.getpid()))
             with self.log.open("a") as lines:
                 lines.write(" ".join(map(str, trials)) + "\n")
+        if self.remarks:
+            batch.remark(self.remarks)
         size = len(trials)
         for step in range(max(int(t.params.get("steps", 3)) for t in trials.values())):
             for trial in list(trials.values()):

@@ -21,6 +21,7 @@ from agentic_hpt.objectives.function import FunctionObjective
 from agentic_hpt.records import TrialState
 from agentic_hpt.strategies import FloorRule, NoPruner
 from agentic_hpt.study import Study
+from agentic_hpt.study.telling import explain_study
 from agentic_hpt.wiring.executors import make_executor
 from batch_objectives import Toy
 from command_line import called
@@ -53,6 +54,17 @@ def test_a_study_runs_in_batches_to_its_end(home, tmp_path):
     assert max(len(line.split()) for line in log.read_text().splitlines()) > 1
     assert result.final is not None
     assert result.final.holdout == pytest.approx(10 * result.best.params["value"])
+
+
+def test_what_the_objective_remarks_of_how_it_trains_is_told_and_kept_once(home):
+    events: list[Mapping[str, object]] = []
+    remark = "trained one by one, since\n sk-abcdefghijklmnopqrstuvwxyz0123456789 can't be stacked"
+    study = Study.create(described(), home=home)
+    study.run(objective=Toy(remarks=remark), listener=events.append)
+    told = "trained one by one, since *** can't be stacked"
+    assert [event["text"] for event in events if event["type"] == "notice"].count(told) == 1
+    [incident] = [line for line in explain_study(study).end if told in line]
+    assert "the objective, behind " in incident
 
 
 def test_successive_halving_goes_on_inside_batches(home):

@@ -15,8 +15,8 @@ from agentic_hpt.objectives import mlp_batch, torch_checkpoint, torch_trainer
 from agentic_hpt.objectives.torch_trainer import TorchTrainer
 from agentic_hpt.records import Outcome, TrialState
 from batch_objectives import together as run_together
+from called_batches import Handle, Together, handles
 from executor_runs import job
-from test_torch_batch import Handle, Together
 
 Curve = list[tuple[int, dict[str, float]]]
 
@@ -39,10 +39,6 @@ def some(**fixed: object) -> list[dict[str, object]]:
         {**base, "hidden_dim": 16, "optimizer": "adamw", "weight_decay": 0.01, "dropout": 0.0},
         {**base, "epochs": fixed.get("epochs", 6), "activation": "relu"},
     ]
-
-
-def handles(folder: Path, params: Sequence[Mapping[str, object]]) -> list[Handle]:
-    return [Handle(k, own, 40 + k, folder) for k, own in enumerate(params)]
 
 
 def together(trials: Sequence[Handle], task: str = "wine", latency: bool = False) -> Together:

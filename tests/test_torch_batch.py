@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import cloudpickle
@@ -26,6 +24,7 @@ from agentic_hpt.objectives.module_training import Member
 from agentic_hpt.objectives.module_vectorising import vectorising
 from agentic_hpt.objectives.torch_batch import ModuleObjective
 from agentic_hpt.study import run_study
+from called_batches import Handle, Together, handles
 from study_runs import describe
 
 ROWS = 150
@@ -105,75 +104,6 @@ class Counting(nn.Linear):
         if self.training:
             self.steps += 1
         return super().forward(x) * (1 + 0.5 * self.steps)
-
-
-@dataclass
-class Handle:
-    """A trial of an objective that is called directly."""
-
-    id: int
-    params: Mapping[str, object]
-    seed: int
-    folder: Path
-    stops: int | None = None
-    """The step at which it is stopped."""
-    told: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-
-    @property
-    def checkpoint_dir(self) -> Path:
-        return self.made("checkpoints")
-
-    @property
-    def artifact_dir(self) -> Path:
-        return self.made("artifacts")
-
-    def made(self, kind: str) -> Path:
-        path = self.folder / kind / str(self.id)
-        path.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def report(self, metrics, step):
-        self.told.append((step, dict(metrics)))
-        if step == self.stops:
-            raise Pruned("stopped")
-
-
-@dataclass
-class Together:
-    """A batch as `Batch` says, that keeps what it is told."""
-
-    trials: Sequence[Handle]
-    answers: dict[int, dict[str, float]] = field(default_factory=dict)
-    failures: dict[int, tuple[FailureKind, str]] = field(default_factory=dict)
-    stopped: set[int] = field(default_factory=set)
-    killed_at: int | None = None
-    """The step at which its process ends."""
-
-    def report(self, metrics, step):
-        if step == self.killed_at:
-            raise KeyboardInterrupt
-        ended = set()
-        for trial in self.trials:
-            if trial.id in metrics:
-                trial.told.append((step, dict(metrics[trial.id])))
-                if not all(map(math.isfinite, metrics[trial.id].values())):
-                    self.failures[trial.id] = FailureKind.NAN, "no number"
-                    ended.add(trial.id)
-                elif step == trial.stops:
-                    self.stopped.add(trial.id)
-                    ended.add(trial.id)
-        return frozenset(ended)
-
-    def complete(self, trial, answer):
-        assert trial not in self.answers
-        self.answers[trial] = dict(answer)
-
-    def fail(self, trial, kind, message):
-        self.failures[trial] = kind, message
-
-
-def handles(folder: Path, params: Sequence[Mapping[str, object]]) -> list[Handle]:
-    return [Handle(k, own, 40 + k, folder) for k, own in enumerate(params)]
 
 
 def alone(objective: ModuleObjective, folder: Path, params: Mapping[str, object], number: int) -> Handle:
@@ -345,14 +275,13 @@ def test_what_is_killed_goes_on_from_what_was_saved_meanwhile(tmp_path, monkeypa
     ("build", "why"),
     [(recurrent, "lstm"), (lambda p: nn.Sequential(nn.Linear(16, 3), Counting(3, 3)), "plain loop")],
 )
-def test_what_cant_be_stacked_is_trained_one_by_one_and_said_once(build, why, tmp_path, caplog):
+def test_what_cant_be_stacked_is_trained_one_by_one_and_remarked(build, why, tmp_path):
     objective = hpt.torch_batch(double(build), points, epochs=2)
     params = [{"learning_rate": 0.01}, {"learning_rate": 0.02}, {"learning_rate": math.inf}]
-    with caplog.at_level(logging.WARNING):
-        batch = together(objective, tmp_path, params)
-        together(objective, tmp_path / "again", params)
-    assert len(caplog.records) == 1
-    assert why in caplog.text
+    batch = together(objective, tmp_path, params)
+    [remark] = set(batch.remarks)
+    assert "models are trained one by one, since they can't be stacked: " in remark
+    assert why in remark
     assert batch.failures[2][0] is FailureKind.NAN
     for k in (0, 1):
         assert batch.answers[k] == alone(objective, tmp_path, params[k], k).told[-1][1]
@@ -387,13 +316,14 @@ def test_groups_divide_what_differs_in_more_than_weights_and_dropout():
     assert objective.groups([*alike, *apart, *alike]) == [[0, 1, 7, 8], [2], [3], [4], [5], [6]]
 
 
-def test_that_no_two_have_one_shape_is_said_with_the_reason(caplog):
-    objective = hpt.torch_batch(mlp, points)
-    with caplog.at_level(logging.WARNING):
-        objective.groups([{"width": 4}, {"width": 5}, {"width": 6}])
-        objective.groups([{"width": 4}, {"width": 5}, {"width": 6}])
-    assert len(caplog.records) == 1
-    assert "differ in 0.out_features" in caplog.text
+def test_that_no_two_have_one_shape_is_remarked_with_the_reason(tmp_path):
+    objective = hpt.torch_batch(double(mlp), points, epochs=1)
+    objective.groups([{"width": 4}, {"width": 5}, {"width": 6}])
+    assert together(objective, tmp_path / "apart", [{"width": 4}]).remarks == [
+        "torch_batch(<lambda>): no two models can be trained together: they differ in 0.out_features"
+    ]
+    objective.groups([{"width": 4}, {"width": 5}, {"width": 4}])
+    assert together(objective, tmp_path / "alike", [{"width": 4}]).remarks == []
 
 
 def test_groups_are_as_large_as_memory_holds(monkeypatch):

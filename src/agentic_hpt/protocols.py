@@ -13,6 +13,7 @@ from agentic_hpt.past import Memory, Past
 from agentic_hpt.records import (
     Assignment,
     Budget,
+    Change,
     DecisionRecord,
     FinalReport,
     Goal,
@@ -168,6 +169,9 @@ class Batch(Protocol):
 
     def fail(self, trial: int, kind: FailureKind, message: str) -> None:
         """Say that a trial failed, and why; the others go on."""
+
+    def remark(self, text: str) -> None:
+        """Say how trials are evaluated where that isn't what a person would think; a study tells and keeps it once."""
 
 
 class BatchObjective(Objective, Protocol):
@@ -368,6 +372,12 @@ class Ledger(Protocol):
 
     def notes(self) -> list[Note]:
         """Give the person's notes, also those that another process left a moment ago."""
+
+    def changes(self) -> list[Change]:
+        """Give what was changed of the study beside its space, and what its objective remarked, in order."""
+
+    def record_change(self, change: Change, config: JsonObject | None = None) -> None:
+        """Keep a change, and the description that is in force with it. The ledger must be opened anew after one."""
 
     def post_study(self, payload: JsonObject) -> None:
         """Put the study's description into the outbox, once."""

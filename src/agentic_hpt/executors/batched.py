@@ -42,7 +42,8 @@ class BatchedExecutor:
 
     A list that ends the process by a fault of its own, or by using too much memory, is tried again in halves, until the
     one that does it is found. Final jobs run alone, in processes of their own. `hear` is told the reports of a whole
-    step before any `on_report` is asked about it, so that no trial is judged by half of its rivals.
+    step before any `on_report` is asked about it, so that no trial is judged by half of its rivals; `remark` what the
+    objective says to a person, again and again.
     """
 
     def __init__(
@@ -52,10 +53,12 @@ class BatchedExecutor:
         slots: int,
         *,
         hear: Callable[[int, Report], None] = lambda trial, report: None,
+        remark: Callable[[str], None] = lambda text: None,
         gpus: float = 0.0,
     ) -> None:
         self.slots = slots
         self._hear = hear
+        self._remark = remark
         self._alone = ProcessExecutor(objective, metric, 1, gpus=gpus)
         self._running_alone = 0
         self._waiting: list[Member] = []
@@ -148,7 +151,7 @@ class BatchedExecutor:
                 continue
             before = self._host
             host = self._hosted(tried)
-            evaluation = self._evaluation = Evaluation(tried, self._hear, self._kill)
+            evaluation = self._evaluation = Evaluation(tried, self._hear, self._remark, self._kill)
             try:
                 death = await host.evaluate([member.job for member in tried], evaluation.heard)
             finally:

@@ -60,11 +60,16 @@ class Member:
 class Evaluation:
     """What the process says of the jobs that it was handed last, and what is answered.
 
-    `hear` is told all reports of a step before any member is asked about its own; `kill` ends the process.
+    `hear` is told all reports of a step before any member is asked about its own; `remark` what is for a person;
+    `kill` ends the process.
     """
 
     def __init__(
-        self, members: Sequence[Member], hear: Callable[[int, Report], None], kill: Callable[[], None]
+        self,
+        members: Sequence[Member],
+        hear: Callable[[int, Report], None],
+        remark: Callable[[str], None],
+        kill: Callable[[], None],
     ) -> None:
         self.begun: list[Member] = []
         """The list under way, those that were told among them."""
@@ -72,6 +77,7 @@ class Evaluation:
         """Whether the process has taken the jobs: what ends it before has nothing to do with them."""
         self._members = {member.job.trial: member for member in members}
         self._hear = hear
+        self._remark = remark
         self._kill = kill
         self._timers: list[asyncio.TimerHandle] = []
         self._sharing: set[Member] = set()
@@ -100,6 +106,8 @@ class Evaluation:
         elif "report" in message:
             step, told = cast(int, message["step"]), cast(list[tuple[int, dict[str, float]]], message["report"])
             return {"stop": self._reported({trial: Report(step, metrics) for trial, metrics in told})}
+        elif "remark" in message:
+            self._remark(cast(str, message["remark"]))
         elif "told" in message:
             self._end(self._members[cast(int, message["told"])], read_outcome(message, ()))
         return None

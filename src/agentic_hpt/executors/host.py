@@ -24,7 +24,7 @@ def main(channel: socket.socket, payload: bytes, metric: str, job: Job, environm
 
     A message is a JSON object a line. `taken` says that jobs have come. For each list of trials that are evaluated
     together `began` tells their ids; then `report` the metrics at a `step`, which is answered with the ids to `stop`;
-    `told` a trial's outcome. `done` says that no trial is left. `job` is the process's own.
+    `told` a trial's outcome. `remark` is for a person. `done` says that no trial is left. `job` is the process's own.
     """
     settle(job, environment)
     line = _Line(channel)
@@ -107,6 +107,10 @@ class _HostedBatch:
     def fail(self, trial: int, kind: FailureKind, message: str) -> None:
         """Say that a trial failed, and why."""
         self._tell(self._known(trial), failure_of(TrialFailure(FailureKind(kind), message)))
+
+    def remark(self, text: str) -> None:
+        """Say how trials are evaluated where that isn't what a person would think."""
+        self._line.say({"remark": str(text)})
 
     def end_rest(self, outcome: Outcome) -> None:
         """Give all that are not told yet the same outcome."""

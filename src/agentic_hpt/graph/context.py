@@ -169,6 +169,8 @@ class StudyParts:
     telling: Telling = field(default_factory=Telling)
     shown: dict[int, JsonObject] = field(default_factory=dict)
     """By round, the evidence of the question that a person was last asked."""
+    remarked: set[str] = field(default_factory=set)
+    """What the objective has said of how it runs trials."""
     turned_down: dict[int, list[str]] = field(default_factory=dict)
     """By round, what was wrong with the answers so far: one that was turned down stays so, whatever ran since."""
     listener: Emit | None = None

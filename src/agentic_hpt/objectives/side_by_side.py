@@ -65,3 +65,8 @@ class OneAtATime:
         """See `Batch`."""
         with self._lock:
             self._batch.fail(trial, kind, message)
+
+    def remark(self, text: str) -> None:
+        """See `Batch`."""
+        with self._lock:
+            self._batch.remark(text)

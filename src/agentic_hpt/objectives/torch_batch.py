@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from agentic_hpt.objectives.module_training import Score
 
 __all__ = ["ModuleObjective", "torch_batch"]
-
-_LOG = logging.getLogger(__name__)
 
 
 def torch_batch(
@@ -96,7 +93,8 @@ class ModuleObjective:
         self._given = (build_model, data, loss, metrics, holdout, recipe, device)
         self._build, self._data, self._loss, self._metrics, self._holdout, self._recipe, self._device = self._given
         self._task: Task | None = None
-        self._said: set[str] = set()
+        self._unlike = ""
+        """Why no two of the models that were divided last go together."""
 
     def __repr__(self) -> str:
         return f"torch_batch({self.__name__})"
@@ -163,9 +161,8 @@ class ModuleObjective:
                     needed = bytes_of_model(model, task, recipe.batch_size)
                     most[key] = max(1, bytes_free(task.device) // max(1, needed))
             alike.setdefault(key, []).append(position)
-        if len(params) == len(alike) == len(shapes) > 1:
-            place = difference(shapes[0], shapes[1])
-            self._say(f"no two models can be trained together: they differ in {place or 'batch_size'}")
+        apart = len(params) == len(alike) == len(shapes) > 1
+        self._unlike = (difference(shapes[0], shapes[1]) or "batch_size") if apart else ""
         return [list(part) for key, members in alike.items() for part in _parts(members, most.get(key, 1))]
 
     def run_batch(self, batch: Batch) -> None:
@@ -174,6 +171,8 @@ class ModuleObjective:
 
         task = self._load()
         workers = torch.get_num_threads() if task.device.type == "cpu" else 1
+        if self._unlike:
+            batch.remark(f"{self!r}: no two models can be trained together: they differ in {self._unlike}")
         alike: dict[object, list[Member]] = {}
         for trial in batch.trials:
             try:
@@ -190,7 +189,7 @@ class ModuleObjective:
                 with seeded(members[0].seed):
                     train_together(batch, task, members, workers)
             except NotStackable as reason:
-                self._say(f"models are trained one by one, since they can't be stacked: {reason}")
+                batch.remark(f"{self!r}: models are trained one by one, since they can't be stacked: {reason}")
                 for member in members:
                     train_alone(batch, task, member)
 
@@ -208,12 +207,6 @@ class ModuleObjective:
                 torch.device(name),
             )
         return self._task
-
-    def _say(self, text: str) -> None:
-        """Say something once a process."""
-        if text not in self._said:
-            self._said.add(text)
-            _LOG.warning("%r: %s", self, text)
 
 
 def _parts(members: Sequence[int], most: int) -> list[Sequence[int]]:

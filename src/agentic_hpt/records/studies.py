@@ -217,13 +217,16 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a person changed of a study, beside its space: its description, or the code of its objective."""
+    """What a person changed of a study, beside its space: its description, or the code of its objective.
 
-    kind: Literal["described", "code"]
+    A `remark` is what the objective says of how it runs trials.
+    """
+
+    kind: Literal["described", "code", "remark"]
     told: str
     """What was changed, in words; empty for the code that the study began with."""
     by: str
-    """Who changed it, as the machine names them."""
+    """Who changed it, as the machine names them, or `the objective`."""
     created: float
     """Seconds since the epoch."""
     round: int

@@ -24,8 +24,13 @@ _ON_GPU = 256
 """Trials that a batch usefully holds on a GPU."""
 
 
-def make_executor(config: StudyConfig, objective: Objective, pruner: EarlyStopping) -> Executor:
-    """Build the executor; it starts nothing yet. Raises `ConfigError` for an objective that it can't run."""
+def make_executor(
+    config: StudyConfig, objective: Objective, pruner: EarlyStopping, remark: Callable[[str], None] = lambda text: None
+) -> Executor:
+    """Build the executor; it starts nothing yet. Raises `ConfigError` for an objective that it can't run.
+
+    `remark` is told what the objective says of how it runs trials, again and again.
+    """
     if config.executor == "inline":
         from agentic_hpt.executors.inline import InlineExecutor
 
@@ -34,7 +39,12 @@ def make_executor(config: StudyConfig, objective: Objective, pruner: EarlyStoppi
         from agentic_hpt.executors.batched import BatchedExecutor
 
         return BatchedExecutor(
-            _batching(objective), config.goal.metric, config.slots, hear=pruner.hear, gpus=config.limits.gpus
+            _batching(objective),
+            config.goal.metric,
+            config.slots,
+            hear=pruner.hear,
+            remark=remark,
+            gpus=config.limits.gpus,
         )
     if config.executor == "ray":
         from agentic_hpt.executors.ray import RayExecutor

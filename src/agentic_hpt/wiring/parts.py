@@ -11,6 +11,7 @@ from agentic_hpt.config import CoordinatorConfig, MlflowConfig, Settings, StudyC
 from agentic_hpt.earlier import Usable, firsts, usable
 from agentic_hpt.errors import ConfigError, HptError, MissingExtra
 from agentic_hpt.graph.context import StudyParts, stopped_trials
+from agentic_hpt.graph.remarking import remark
 from agentic_hpt.ledger import Hold, LedgerStore, StudyLedger, StudyRow
 from agentic_hpt.protocols import Coordinator, EarlyStopping, Objective, Pruner, Situation, Strategy, Tracker
 from agentic_hpt.records import DecisionRecord, EarlierStudy, FinalReport, ModelCall, Params, Trial
@@ -134,7 +135,7 @@ def open_parts(
         ledger=ledger,
         strategy=make_strategy(config, earlier),
         pruner=pruner,
-        executor=make_executor(config, objective, pruner),
+        executor=make_executor(config, objective, pruner, lambda text: remark(parts, text)),
         coordinator=RulesCoordinator(),
         tracker=make_tracker(config, settings, row),
         objective=objective,
