@@ -94,7 +94,8 @@ def test_the_best_of_each_study_is_tried_first_then_what_is_unlike_it() -> None:
     assert [p["lr"] for p in firsts([one], MIXED, 20, [])] == [0.01, 0.09], "the nearest to what is taken comes last"
     other = usable(study(({"lr": 0.002, "n": 1, "opt": "adam"}, 7.0)), MIXED)
     assert [p["lr"] for p in firsts([one, other], MIXED, None, [])] == [0.01, 0.002, 0.09]
-    assert firsts([one], MIXED, 9, []) == (), "a small budget has no trial to spare"
+    assert [p["lr"] for p in firsts([one, other], MIXED, 2, [])] == [0.01], "a small budget has one to spare"
+    assert firsts([one], MIXED, 1, []) == (), "the default comes first"
     assert all(p["lr"] != 0.01 for p in firsts([one], MIXED, 100, [one.params[0]])), "none is given twice"
 
 

@@ -16,7 +16,8 @@ from agentic_hpt.records import EarlierStudy, Params, ParamValue, configuration_
 from agentic_hpt.space import Choice, Parameter, SearchSpace
 
 _BEGIN_SHARE = 10
-"""For so many trials of the budget one configuration of an earlier study is tried first."""
+"""For so many trials of the budget one configuration of an earlier study is tried first; one at least, if there is
+room for it behind the default."""
 _MOST_FIRSTS = 3
 _GOOD_SHARE = 0.1
 
@@ -79,7 +80,7 @@ def firsts(
 
     The studies take turns: first the best of each, then of its best tenth the one that is farthest from those taken.
     """
-    most = _MOST_FIRSTS if budget is None else min(_MOST_FIRSTS, budget // _BEGIN_SHARE)
+    most = _MOST_FIRSTS if budget is None else min(_MOST_FIRSTS, max(1, budget // _BEGIN_SHARE), budget - 1)
     pools = [_good(entry, space) for entry in found]
     taken: list[Params] = list(beside)
     for turn in range(most):
