@@ -67,6 +67,22 @@ def gives_nan(params):
     return {"accuracy": math.nan}
 
 
+def gives_numpy_true(params):
+    import numpy as np
+
+    return np.bool_(True)
+
+
+def gives_an_array_of_one(params):
+    import numpy as np
+
+    return np.array([0.75])
+
+
+def gives_too_much(params):
+    return {"accuracy": -1e200, "extra": 1.0}
+
+
 def reports_nan(params, trial):
     trial.report({"accuracy": math.inf}, step=0)
     return 0.5

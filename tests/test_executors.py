@@ -44,6 +44,11 @@ def test_a_number_is_the_metric(kind, tmp_path):
     assert outcome.values == {"accuracy": 3.0}
 
 
+def test_an_array_of_one_number_is_that_number(kind, tmp_path):
+    [outcome] = go(build(kind, jobs.gives_an_array_of_one), job(tmp_path))
+    assert outcome.values == {"accuracy": 0.75}
+
+
 def test_a_final_job_scores_the_holdout_under_the_metrics_name(kind, tmp_path):
     [outcome] = go(build(kind, jobs.raises, lambda params: 0.75), job(tmp_path, final=True))
     assert outcome.values == {"accuracy": 0.75}
@@ -79,12 +84,14 @@ def test_a_trial_is_pruned_at_the_report_that_says_so(kind, tmp_path):
         (jobs.cuda_out_of_memory, FailureKind.OUT_OF_MEMORY, "2 GiB"),
         (jobs.torch_out_of_memory, FailureKind.OUT_OF_MEMORY, "no room"),
         (jobs.gives_nan, FailureKind.NAN, "nan"),
+        (jobs.gives_too_much, FailureKind.NAN, "the metric 'accuracy' is -1e+200, too large to reckon with"),
         (jobs.reports_nan, FailureKind.NAN, "inf at step 0"),
         (jobs.reports_text, FailureKind.INVALID_OUTPUT, "'high'"),
         (jobs.reports_bad_step, FailureKind.INVALID_OUTPUT, "-1"),
         (jobs.gives_none, FailureKind.INVALID_OUTPUT, "nothing (None)"),
         (jobs.gives_text, FailureKind.INVALID_OUTPUT, "'0.9' (a str)"),
         (jobs.gives_true, FailureKind.INVALID_OUTPUT, "True"),
+        (jobs.gives_numpy_true, FailureKind.INVALID_OUTPUT, "True"),
         (jobs.gives_other_metric, FailureKind.INVALID_OUTPUT, "'loss' but without the metric 'accuracy'"),
         (jobs.gives_text_metric, FailureKind.INVALID_OUTPUT, "'accuracy' as '0.9'"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,7 +141,9 @@ def earlier(storage: str, direction: str = "maximize") -> optuna.Study:
     return optuna.create_study(study_name="earlier", storage=storage, direction=direction)
 
 
-def add(study: optuna.Study, params: dict[str, object], state: OptunaState = OptunaState.COMPLETE) -> None:
+def add(
+    study: optuna.Study, params: dict[str, object], state: OptunaState = OptunaState.COMPLETE, value: float = 0.7
+) -> None:
     kinds = {
         bool: optuna.distributions.CategoricalDistribution((True, False)),
         str: optuna.distributions.CategoricalDistribution(("adam", "sgd", "lion")),
@@ -150,7 +153,7 @@ def add(study: optuna.Study, params: dict[str, object], state: OptunaState = Opt
     study.add_trial(
         optuna.trial.create_trial(
             state=state,
-            value=0.7 if state is OptunaState.COMPLETE else None,
+            value=value if state is OptunaState.COMPLETE else None,
             params=params,
             distributions={name: kinds[type(value)] for name, value in params.items()},
             intermediate_values={3: 0.6, 1: 0.2},
@@ -182,6 +185,15 @@ def test_fitting_trials_come_in_and_the_others_are_counted(storage: str) -> None
     assert trials[0].reports == (Report(1, {"accuracy": 0.2}), Report(3, {"accuracy": 0.6}))
     assert {(t.kind, t.worker, t.round) for t in trials} == {("imported", "imported", 0)}
     assert len(study.trials) == 9, "nothing is written to the source"
+
+
+def test_what_is_no_figure_does_not_come_in(storage: str) -> None:
+    study = earlier(storage)
+    for value in (math.inf, -1e200):
+        add(study, FITS, value=value)
+    add(study, FITS)
+    trials, unfit = read_optuna(storage, "earlier", SPACE, GOAL)
+    assert (len(trials), unfit) == (1, 2)
 
 
 def test_a_study_of_another_direction_is_refused(storage: str) -> None:

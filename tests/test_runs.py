@@ -274,6 +274,9 @@ def test_ask_and_tell(home: Path) -> None:
             study.tell(asked[0].id, 0.9)
         with pytest.raises(hpt.ConfigError, match="no finite number"):
             study.tell(study.ask().id, float("nan"))
+        for wrong in (True, 10**400, 1e200, "0.5", [0.5, 0.6]):
+            with pytest.raises(hpt.ConfigError, match="no finite number"):
+                study.tell(3, {"score": wrong})  # type: ignore[dict-item]
         for _ in range(2):
             study.ask()
         with pytest.raises(hpt.ConfigError, match="all 6 trials"):

@@ -347,7 +347,10 @@ def test_a_condition_on_null() -> None:
         (Float(False, True), "low is False"),
         (Int(0.0, 5), "low is 0.0, not a whole number"),
         (Int(0, True), "high is True, not a whole number"),
-        (Int(1, 10**400), "not a finite number"),
+        (Int(1, 10**400), "a whole number of more than 64 bits"),
+        (Int(0, 2**63), "high is 9223372036854775808, a whole number of more than 64 bits"),
+        (Float(-1e308, 1e308), "the range [-1e+308, 1e+308] is too wide"),
+        (Float(1e-320, 1.0, log=True), "too wide; numbers have sizes from 1e-300 to 1e300"),
         (Choice([]), "the list of values is empty"),
         (Choice("abc"), "the values are 'abc', not a list"),
         (Choice(None), "the values are None, not a list"),
@@ -356,6 +359,7 @@ def test_a_condition_on_null() -> None:
         (Choice(["a", "b", "a"]), "the value 'a' stands twice"),
         (Choice([None, None]), "the value None stands twice"),
         (Choice([1, math.nan]), "nan is not a finite number"),
+        (Choice([1, 2**64]), "18446744073709551616 has more than 64 bits; give it as a text"),
         (Choice([1, math.inf]), "inf is not a finite number"),
         (Choice([[1], [2]]), "[1] is not a plain value"),
         (Choice([np.float64(0.1)]), "is not a plain value"),
@@ -386,7 +390,7 @@ def test_a_single_value_is_a_range() -> None:
 
 
 def test_large_integers() -> None:
-    space = SearchSpace(n=Int(0, 2**62, default=2**60 + 1), seed=Int(0, 2**64))
+    space = SearchSpace(n=Int(0, 2**62, default=2**60 + 1), seed=Int(-(2**63), 2**63 - 1))
     assert space.default()["n"] == 2**60 + 1
     assert space["seed"].grid() is None
     assert Int(1, 10_000).grid() == list(range(1, 10_001))

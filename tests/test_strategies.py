@@ -561,6 +561,21 @@ def test_proposals_always_lie_inside_the_space(space: SearchSpace, seed: int) ->
         trials.append(trial(number, found.params, float(number % 4)))
 
 
+@pytest.mark.parametrize(
+    "wide", [Int(-(2**63), 2**63 - 1), Int(0, 10**18, step=7), Int(1, 10**18, log=True)], ids=["all", "stepped", "log"]
+)
+def test_whole_numbers_wider_than_a_float_tells_apart_are_searched(wide: Int) -> None:
+    space = SearchSpace(n=wide, c=Choice(["a", "b"]))
+    worker = Assignment("joint", "joint", 1, 99, space.names)
+    trials: list[Trial] = []
+    for number in range(14):
+        found = Joint(space, GOAL).propose(worker, trials, number)
+        assert found is not None
+        assert space.validated(found.params) == found.params
+        trials.append(trial(number, found.params, float(number % 4)))
+    assert len({t.params["n"] for t in trials}) > 7
+
+
 def test_an_ordered_choice_is_learned_as_an_order() -> None:
     """Neighbours of a good value are tried before strangers: that is what `ordered` is for."""
     values = [2**i for i in range(40)]

@@ -232,11 +232,11 @@ def test_a_related_study_is_worth_trials_and_misleading_ones_cost_next_to_none()
 
 def test_a_table_is_read_line_by_line(tmp_path: Path) -> None:
     file = tmp_path / "old.csv"
-    file.write_text("lr,opt,acc,\n0.01,adam,0.9,x\n0.02, sgd ,nan,\n0.03,,0.8,\n0.04,sgd,,\n")
+    file.write_text("lr,opt,acc,\n0.01,adam,0.9,x\n0.02, sgd ,nan,\n0.03,,0.8,\n0.04,sgd,1e200,\n0.05,sgd,,\n")
     found = reading.from_csv(file, "acc", "maximize")
     assert found.params == ({"lr": 0.01, "opt": "adam"}, {"lr": 0.03})
     assert found.losses == (-0.9, -0.8)
-    assert (found.source, found.without) == ("old.csv", 2)
+    assert (found.source, found.without) == ("old.csv", 3)
 
 
 @pytest.mark.parametrize(

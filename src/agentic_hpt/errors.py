@@ -64,7 +64,7 @@ class FailureKind(StrEnum):
     """The trial exceeded its time limit."""
     OUT_OF_MEMORY = "out_of_memory"
     NAN = "nan"
-    """The metric was NaN or infinite."""
+    """The metric was NaN, infinite, or too large to reckon with (above 1e150)."""
     INVALID_OUTPUT = "invalid_output"
     """The objective returned nothing, not a number, or not the declared metric."""
     LOST_WORKER = "lost_worker"

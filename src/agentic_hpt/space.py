@@ -19,6 +19,8 @@ from agentic_hpt.records import JsonObject, Params, ParamValue, is_number
 __all__ = ["Choice", "Float", "Int", "Parameter", "SearchSpace"]
 
 When = Mapping[str, ParamValue | Sequence[ParamValue]]
+_LARGEST_FLOAT = 1e300
+"""So that no difference of two values is infinite, and no value on a log scale loses digits."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,99}")
 
 
@@ -91,6 +93,8 @@ class Int:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
                 return f"{name} is {value!r}, not a whole number"
+            if value is not None and not _is_short(value):
+                return f"{name} is {value!r:.40}, a whole number of more than 64 bits; scale it down"
         if self.log and self.step != 1:
             return "log and step can't be combined for a whole number; drop one"
         return _range_problem(self)
@@ -146,6 +150,8 @@ class Choice:
                 return f"{value!r} is not a plain value (number, text, true/false or null)"
             if isinstance(value, float) and not math.isfinite(value):
                 return f"{value!r} is not a finite number"
+            if type(value) is int and not _is_short(value):
+                return f"{value!r:.40} has more than 64 bits; give it as a text"
         for i, value in enumerate(self.values):
             if any(_same(value, other) for other in self.values[:i]):
                 return f"the value {value!r} stands twice"
@@ -401,12 +407,19 @@ def _outside(value: float, low: float, high: float) -> str | None:
     return None if low <= value <= high else f"{value!r} is outside [{low!r}, {high!r}]"
 
 
+def _is_short(value: int) -> bool:
+    """Say whether a whole number has at most 64 bits, as a checkpoint of the graph holds it."""
+    return -(2**63) <= value < 2**63
+
+
 def _range_problem(p: Float | Int) -> str | None:
     for name in ("low", "high"):
         if not is_number(getattr(p, name)):
             return f"{name} is {getattr(p, name)!r}, not a finite number"
     if p.low > p.high:
         return f"the range [{p.low!r}, {p.high!r}] is empty; swap the bounds"
+    if max(abs(p.low), abs(p.high)) > _LARGEST_FLOAT or (p.log and 0 < p.low < 1 / _LARGEST_FLOAT):
+        return f"the range [{p.low!r}, {p.high!r}] is too wide; numbers have sizes from 1e-300 to 1e300"
     if p.log and p.low <= 0:
         return f"a log scale needs low > 0, and low is {p.low!r}; raise it or drop log"
     if p.step is not None:

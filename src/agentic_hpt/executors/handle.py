@@ -16,9 +16,9 @@ from typing import cast
 
 from agentic_hpt.errors import ConfigError, FailureKind, Pruned, TrialFailure, tells_out_of_memory
 from agentic_hpt.protocols import Objective, TrialHandle
-from agentic_hpt.records import Job, Outcome, Params, Report
+from agentic_hpt.records import Job, Outcome, Params, Report, is_figure
 
-__all__ = ["TrialContext", "failure_of", "judged", "read_report", "run_objective"]
+__all__ = ["TrialContext", "failure_of", "judged", "number_of", "read_report", "run_objective"]
 
 _MESSAGE_LIMIT = 2000
 _SHOWN = 200
@@ -89,13 +89,13 @@ def read_report(metrics: Mapping[str, float] | float, step: int, metric: str) ->
         raise TrialFailure(FailureKind.INVALID_OUTPUT, f"report: step is {step!r}; give a whole number from 0 on")
     values: dict[str, float] = {}
     for name, value in (metrics if isinstance(metrics, Mapping) else {metric: metrics}).items():
-        number = _number(value)
+        number = number_of(value)
         if number is None or not isinstance(name, str):
             raise TrialFailure(
                 FailureKind.INVALID_OUTPUT, f"report: {name!r} is {_shown(value)}; report names with numbers"
             )
-        if not math.isfinite(number):
-            raise TrialFailure(FailureKind.NAN, f"report: {name!r} is {number} at step {step}")
+        if not is_figure(number):
+            raise TrialFailure(FailureKind.NAN, f"report: {name!r} is {_no_figure(number)} at step {step}")
         values[name] = number
     return Report(int(step), values)
 
@@ -133,14 +133,14 @@ def judged(answer: object, metrics: Sequence[str], measured: Mapping[str, float]
             return _invalid(f"the objective returned a mapping with {keys} but without the metric {metric!r}")
         if metric not in given:
             return _invalid(f"the objective returned one number, so there is none for the metric {metric!r}")
-        value = _number(given[metric])
+        value = number_of(given[metric])
         if value is None:
             what = f"{metric!r} as {_shown(given[metric])}" if isinstance(answer, Mapping) else _shown(answer)
             return _invalid(f"the objective returned {what}, not a number for the metric {metric!r}")
-        if not math.isfinite(value):
-            return Outcome.failed(FailureKind.NAN, f"the metric {metric!r} is {value}")
-    numbers_ = {str(name): _number(entry) for name, entry in given.items()}
-    return Outcome.complete({name: n for name, n in numbers_.items() if n is not None and math.isfinite(n)})
+        if not is_figure(value):
+            return Outcome.failed(FailureKind.NAN, f"the metric {metric!r} is {_no_figure(value)}")
+    numbers_ = {str(name): number_of(entry) for name, entry in given.items()}
+    return Outcome.complete({name: n for name, n in numbers_.items() if n is not None and is_figure(n)})
 
 
 def _measured(job: Job, started: float) -> dict[str, float]:
@@ -164,14 +164,19 @@ def _is_step(value: object) -> bool:
     return not isinstance(value, bool) and isinstance(value, numbers.Integral) and int(value) >= 0
 
 
-def _number(value: object) -> float | None:
+def number_of(value: object) -> float | None:
     """Give `value` as a float if it is one number of any library (a NumPy scalar, a tensor of one element)."""
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         return None
     try:
-        return float(value)
+        plain = value.item() if hasattr(value, "item") else value  # a tensor with a gradient can't be made a float
+        return None if isinstance(plain, bool) else float(plain)
     except Exception:  # a tensor of many elements, say; libraries differ in what they raise
         return None
+
+
+def _no_figure(value: float) -> str:
+    return f"{value}, too large to reckon with" if math.isfinite(value) else str(value)
 
 
 def _shown(value: object) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from agentic_hpt.config import mask_secrets
 from agentic_hpt.errors import ConfigError, SpaceError
-from agentic_hpt.records import Direction, Goal, Params, Report, Trial, TrialState
+from agentic_hpt.records import Direction, Goal, Params, Report, Trial, TrialState, is_figure
 from agentic_hpt.space import Choice, Float, SearchSpace
 
 if TYPE_CHECKING:
@@ -170,13 +170,13 @@ def _trial(entry: FrozenTrial, space: SearchSpace, metrics: Sequence[str], sourc
         params = space.validated(entry.params)
     except SpaceError:
         return None
-    if entry.state is optuna.trial.TrialState.COMPLETE and entry.values is not None:
+    if entry.state is optuna.trial.TrialState.COMPLETE and entry.values and all(map(is_figure, entry.values)):
         state, values = TrialState.COMPLETE, dict(zip(metrics, map(float, entry.values), strict=True))
     elif entry.state is optuna.trial.TrialState.PRUNED:
         state, values = TrialState.PRUNED, {}
     else:
         return None
-    steps: Iterable[tuple[int, float]] = sorted(entry.intermediate_values.items())
+    steps: Iterable[tuple[int, float]] = sorted((s, v) for s, v in entry.intermediate_values.items() if is_figure(v))
     return Trial(
         id=0,
         params=params,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import math
 from pathlib import Path
 
 from agentic_hpt.config import StudyConfig, mask_secrets
 from agentic_hpt.earlier import plain
 from agentic_hpt.errors import ConfigError
 from agentic_hpt.ledger.store import LedgerStore
-from agentic_hpt.records import Budget, Direction, EarlierStudy, Params, TrialState, is_number
+from agentic_hpt.records import Budget, Direction, EarlierStudy, Params, TrialState, is_figure
 
 
 def from_ledger(url: str, name: str, metric: str, direction: Direction) -> EarlierStudy:
@@ -77,9 +76,9 @@ def from_csv(path: Path, metric: str, direction: Direction) -> EarlierStudy:
 def earlier_study(
     source: str, found: list[tuple[Params, float]], direction: Direction, without: int = 0
 ) -> EarlierStudy:
-    """Put an earlier study together; trials whose value is not finite have none."""
+    """Put an earlier study together; trials whose value is not finite, or too large, have none."""
     sign = -1.0 if direction == "maximize" else 1.0
-    sound = [(dict(params), sign * value) for params, value in found if math.isfinite(value)]
+    sound = [(dict(params), sign * value) for params, value in found if is_figure(value)]
     return EarlierStudy(
         mask_secrets(source),
         tuple(params for params, _ in sound),
@@ -89,7 +88,7 @@ def earlier_study(
 
 
 def _figure(text: str | None, file: str, line: int, metric: str) -> float | None:
-    """Give the metric of a line; `None` when it is empty, NaN or infinite: then the trial has no value."""
+    """Give the metric of a line; `None` when it is empty, NaN, infinite or too large: then the trial has no value."""
     if text is None or not text.strip():
         return None
     try:
@@ -98,4 +97,4 @@ def _figure(text: str | None, file: str, line: int, metric: str) -> float | None
         raise ConfigError(
             f"{file}, line {line}: {metric} is {text.strip()[:60]!r}, not a number", "mend or empty this cell"
         ) from None
-    return value if is_number(value) else None
+    return value if is_figure(value) else None

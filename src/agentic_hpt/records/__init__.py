@@ -42,6 +42,7 @@ from agentic_hpt.records.trials import (
     Wanted,
     WorkerKind,
     configuration_key,
+    is_figure,
     is_number,
 )
 
@@ -89,5 +90,6 @@ __all__ = [
     "WorkerKind",
     "best_of",
     "configuration_key",
+    "is_figure",
     "is_number",
 ]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, cast
 
 from agentic_hpt.errors import FailureKind
 
@@ -264,3 +264,12 @@ def is_number(value: object) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:
         return False
+
+
+LARGEST = 1e150
+"""So large may a figure be: beyond that its square is infinite, and neither noise nor importance can be worked out."""
+
+
+def is_figure(value: object) -> bool:
+    """Say whether `value` can be a metric's: a number that is not too large to be reckoned with."""
+    return is_number(value) and abs(cast(float, value)) <= LARGEST

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 _CANDIDATES = 24
 _LOT = 64
+_MOST_WHOLE = 2**31
+"""Beyond so many values a whole number is told as a real one: TPE works with half steps, which floats then lack."""
 
 Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
 
@@ -246,6 +248,8 @@ def distribution(parameter: Parameter) -> Distribution:
             return IntDistribution(0, position(parameter, parameter.step, parameter.snap(parameter.high)))
         return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
     if isinstance(parameter, Int):
+        if (parameter.high - parameter.low) // parameter.step > _MOST_WHOLE:
+            return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
         return IntDistribution(parameter.low, parameter.snap(parameter.high), log=parameter.log, step=parameter.step)
     if parameter.ordered:
         return IntDistribution(0, len(parameter.values) - 1)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, SupportsFloat
+from typing import TYPE_CHECKING, Literal
 
 from agentic_hpt.config import StudyConfig, mask_secrets
 from agentic_hpt.errors import ConfigError, FailureKind
+from agentic_hpt.executors.handle import number_of
 from agentic_hpt.protocols import Strategy
-from agentic_hpt.records import Assignment, Outcome, Params, Trial, configuration_key, is_number
+from agentic_hpt.records import Assignment, Outcome, Params, Trial, configuration_key, is_figure
 
 if TYPE_CHECKING:
     from agentic_hpt.ledger import StudyLedger
@@ -55,8 +56,8 @@ class Asking:
         held, goal = self.ledger.trial(number), self.config.goal
         if state == "complete":
             given: dict[str, object] = dict(values) if isinstance(values, Mapping) else {goal.metric: values}
-            numbers = {k: float(v) for k, v in given.items() if isinstance(v, SupportsFloat) and not isinstance(v, str)}
-            metrics = {k: v for k, v in numbers.items() if is_number(v)}
+            numbers = {name: number_of(value) for name, value in given.items()}
+            metrics = {name: number for name, number in numbers.items() if number is not None and is_figure(number)}
             missing = [o.metric for o in goal.objectives if o.metric not in metrics]
             if missing:
                 raise ConfigError(

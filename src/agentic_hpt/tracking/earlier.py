@@ -6,7 +6,6 @@ The process gets its settings as one JSON line on standard input (they may hold 
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from typing import cast
 from agentic_hpt.config import mask_secrets
 from agentic_hpt.earlier import plain
 from agentic_hpt.errors import ConfigError
-from agentic_hpt.records import JsonObject, Params
+from agentic_hpt.records import JsonObject, Params, is_figure
 from agentic_hpt.tracking.mlflow import behave
 
 _MOST_RUNS = 5000
@@ -80,7 +79,7 @@ def _read(tracking_uri: str, experiment: str, metric: str) -> JsonObject:
             value = metrics.get(metric)
             if "hpt.uid" in tags and ("hpt.trial" not in tags or tags["hpt.worker_kind"] in ("fresh_seed", "holdout")):
                 continue  # a study, a decision, a final run: no trial
-            if run.info.status == "FINISHED" and value is not None and math.isfinite(value):
+            if run.info.status == "FINISHED" and value is not None and is_figure(value):
                 found.append(({names.get(key, key): text for key, text in run.data.params.items()}, value))
             elif run.info.status != "RUNNING":
                 without += 1
