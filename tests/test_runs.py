@@ -267,7 +267,10 @@ def test_ask_and_tell(home: Path) -> None:
         asked = [study.ask() for _ in range(3)]
         assert asked[0].params == SPACE.default()
         assert len({json.dumps(dict(t.params)) for t in asked}) == 3
-        study.tell(asked[1].id, {"score": 0.5})
+        assert study.tell(asked[1], {"score": 0.5}).values == {"score": 0.5}
+        for what in ("1", 1.0, True, None, {"id": 1}):
+            with pytest.raises(hpt.ConfigError, match=r"tell: .* is no trial .*give what ask gave, or its id"):
+                study.tell(what, 0.25)  # type: ignore[arg-type]
         study.tell(asked[0].id, 0.25)
         study.tell(asked[2].id, None, state="failed", message="no GPU")
         with pytest.raises(hpt.LedgerError, match="second answer"):

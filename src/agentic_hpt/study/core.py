@@ -406,13 +406,19 @@ class Study(StudyView):
 
     def tell(
         self,
-        number: int,
+        trial: Trial | int,
         values: Mapping[str, float] | float | None,
         *,
         state: Literal["complete", "pruned", "failed"] = "complete",
         message: str = "",
     ) -> Trial:
-        """Give a trial's outcome: its metrics, or the state it ended in. A second answer raises `LedgerError`."""
+        """Give the outcome of what `ask` gave, or of its id: the metrics, or the state it ended in.
+
+        A second answer raises `LedgerError`.
+        """
+        number: object = trial.id if isinstance(trial, Trial) else trial
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise ConfigError(f"tell: {trial!r} is no trial", "give what ask gave, or its id")
         return self._begin_asking().tell(number, values, state, message)
 
     def close(self) -> None:
