@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -311,6 +312,13 @@ def test_a_study_with_two_objectives_from_end_to_end(tmp_path: Path, capfd: pyte
     page = result.report(tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Pareto front" in page
     assert f"Its knee, the configuration that is suggested, is trial {result.best.id}" in page
+    reference = re.search(r"that ends at the reference point, (error \S+, cost [\d.]+\d)", page)
+    assert reference is not None
+    assert (
+        "The hypervolume of the front, larger is better: its share of the box that ends at the reference point, "
+        f"{reference[1]}. It rose to: 0." in page
+    )
+    assert page.count('<th class="n">most covered alone</th>') == 2, "of rounds and of workers"
     assert (result.artifacts / "front.png").is_file()
 
     def said(*arguments: str) -> str:

@@ -15,7 +15,7 @@ from agentic_hpt.records import DecisionRecord, FinalReport, Trial, Usage
 from agentic_hpt.report.actions import Effect, action_words, decider_words, effect_words
 from agentic_hpt.report.figures import confusion_figure, front_figure, history_figure
 from agentic_hpt.report.plain import counted, duration, number, parameters, visible
-from agentic_hpt.report.several import figures_of, heading
+from agentic_hpt.report.several import figures_of, heading, volume_words
 from agentic_hpt.report.summary import summarize
 from agentic_hpt.space import Choice, Parameter
 
@@ -69,6 +69,7 @@ def write_report(
         history=_embedded(lambda png: history_figure(config.goal, shown, png)) if shown else None,
         front=_embedded(lambda png: front_figure(config.goal, shown, png)) if config.goal.several and shown else None,
         pareto=front_of(config.goal, shown),
+        volume=volume_words(config.goal, shown),
         confusion=_confusion(final, artifacts),
     )
     try:

@@ -8,7 +8,7 @@ from agentic_hpt.fronts import frame_of, front_of, hypervolume_of, meeting
 from agentic_hpt.records import Goal, Trial
 from agentic_hpt.report.plain import counted, number, visible
 
-__all__ = ["figures_of", "front_sentences", "heading", "values_text", "wanted"]
+__all__ = ["figures_of", "front_sentences", "heading", "values_text", "volume_words", "wanted"]
 
 
 def wanted(goal: Goal) -> str:
@@ -30,6 +30,17 @@ def figures_of(goal: Goal, trial: Trial) -> str:
 def values_text(values: Mapping[str, float]) -> str:
     """Write values with their metrics."""
     return ", ".join(f"{visible(metric)} {number(value)}" for metric, value in values.items())
+
+
+def volume_words(goal: Goal, trials: Iterable[Trial]) -> str:
+    """Say what the figure is that tells how far a search for several objectives was; empty with one objective."""
+    reference = frame_of(goal, trials) if goal.several else None
+    if reference is None:
+        return ""
+    return (
+        "The hypervolume of the front, larger is better: its share of the box that ends at the reference point, "
+        f"{values_text(reference)}."
+    )
 
 
 def front_sentences(goal: Goal, trials: Iterable[Trial]) -> Iterator[str]:
