@@ -329,6 +329,20 @@ def test_a_budget_record_stands_for_its_keys() -> None:
     assert config.limits_of_study == Budget(trials=4, minutes=2.0, tokens=10)
 
 
+def test_what_is_worked_out_of_a_description_is_kept_and_worked_out_anew_for_a_changed_one() -> None:
+    config = described(budget={"trials": 7}, limits={"seconds": 5}, initial=[{"lr": 0.01}])
+    names = ("goal", "measured", "limits_of_trial", "limits_of_study", "initial_configurations")
+    before = {name: getattr(config, name) for name in names}
+    assert all(getattr(config, name) is value for name, value in before.items()), "a trial asks for them several times"
+    assert config == described(budget={"trials": 7}, limits={"seconds": 5}, initial=[{"lr": 0.01}])
+    other = {"budget": {"trials": 9}, "limits": {"seconds": 6}, "initial": [{"lr": 0.02}], "metric": "seconds"}
+    wanted = described(**other)
+    changed = config.model_copy(update={name: getattr(wanted, name) for name in other})
+    assert {name: getattr(changed, name) for name in names} == {name: getattr(wanted, name) for name in names}
+    assert all(getattr(changed, name) != value for name, value in before.items())
+    assert {name: getattr(config, name) for name in names} == before
+
+
 def test_derived_figures() -> None:
     space = {"a": {"int": [1, 2]}, "b": {"int": [1, 2]}}
     assert described(space=space, parallel=2).round_trials == 8

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -181,18 +182,18 @@ class StudyConfig(Strict):
         _configurations(self.space, self.initial)
         return self
 
-    @property
+    @cached_property
     def initial_configurations(self) -> tuple[Params, ...]:
         """The configurations of `initial`, whole, each once, and without the default, which runs before them."""
         return _configurations(self.space, self.initial)
 
-    @property
+    @cached_property
     def goal(self) -> Goal:
         """What is optimized: the metrics, their directions and targets, and what the best trial must satisfy."""
         _, outcomes = sorted_constraints(self.constraints, self.space.names)
         return goal_of(self.metric, self.direction, self.target, self.reference, outcomes)
 
-    @property
+    @cached_property
     def measured(self) -> tuple[str, ...]:
         """The metrics that the study looks at and that are measured only where one does."""
         goal = self.goal
@@ -209,12 +210,12 @@ class StudyConfig(Strict):
         """What ends the search before its budget, as a plain record."""
         return Stop(**self.stop.model_dump()) if self.stop is not None else None
 
-    @property
+    @cached_property
     def limits_of_trial(self) -> Limits:
         """What one trial may use, as a plain record."""
         return Limits(**self.limits.model_dump())
 
-    @property
+    @cached_property
     def limits_of_study(self) -> Budget:
         """The budget as a plain record."""
         return Budget(**self.budget.model_dump())
@@ -244,6 +245,13 @@ class StudyConfig(Strict):
     def proposal_seed(self, trials: int) -> int:
         """Give the seed, in [0, 2**32), of the proposal that follows `trials` trials; the same whenever asked for."""
         return (self.seed * 1_000_003 + trials * 101) % 2**32
+
+    def model_copy(self, *, update: Mapping[str, object] | None = None, deep: bool = False) -> Self:
+        """Give a copy with other values for some keys; pydantic's would keep what was worked out from the old ones."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
 
     def to_json(self) -> JsonObject:
         """Give the description as plain data."""
