@@ -564,6 +564,11 @@ class TestRuns:
         assert document["final"]["constraints"][0]["satisfied"] is True
         assert "all constraints hold" in (result.artifacts / "report.html").read_text()  # type: ignore[attr-defined]
 
+    def test_over_a_default_that_breaks_a_constraint_no_gain_is_told(self, tmp_path: Path) -> None:
+        result = self.run(tmp_path, lambda p: {"acc": p["b"], "mem": p["b"]}, constraints=["mem <= 0.19"])
+        assert result.best.values["mem"] <= 0.19  # type: ignore[attr-defined]
+        assert (result.final.mean, result.final.gain) == (result.best.values["acc"], None)  # type: ignore[attr-defined]
+
     def test_a_study_without_a_feasible_trial_has_failed_and_names_the_nearest(self, tmp_path: Path) -> None:
         result = self.run(tmp_path, lambda p: {"acc": p["b"], "mem": p["a"]}, constraints=["mem <= 0.5"])
         assert (result.status, result.best, result.exit_code) == ("failed", None, 1)  # type: ignore[attr-defined]

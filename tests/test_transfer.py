@@ -239,6 +239,15 @@ def test_a_table_is_read_line_by_line(tmp_path: Path) -> None:
     assert (found.source, found.without) == ("old.csv", 3)
 
 
+def test_a_number_may_be_spelt_as_other_programs_do(tmp_path: Path) -> None:
+    (tmp_path / "old.csv").write_text("x, n,c ,acc\n.5, +2,007,1.\n1.,3.0,1_0,.7\n5e-1,1E1,nan,+.25\n")
+    found = reading.from_csv(tmp_path / "old.csv", "acc", "maximize")
+    assert [p["x"] for p in found.params] == [0.5, 1.0, 0.5]
+    assert [p["n"] for p in found.params] == [2, 3, 10]
+    assert [p["c"] for p in found.params] == [7, "1_0", "nan"]
+    assert found.losses == (-1.0, -0.7, -0.25)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ _BEGIN_SHARE = 10
 room for it behind the default."""
 _MOST_FIRSTS = 3
 _GOOD_SHARE = 0.1
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+"""Also what is no JSON: .5, 1. and +1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ def plain(text: str) -> ParamValue:
     try:
         value = json.loads(text if text not in ("True", "False", "None") else {"None": "null"}.get(text, text.lower()))
     except (ValueError, RecursionError):
-        return text
+        value = float(text) if _NUMBER.fullmatch(text) else text
     return value if value is None or isinstance(value, bool | str) or is_number(value) else text
 
 

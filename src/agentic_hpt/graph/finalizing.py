@@ -172,6 +172,8 @@ async def _over_default(
     default = default_trial(goal, trials)
     if default is None or goal.several or not chosen.fresh or same_configuration(default.params, chosen.winner.params):
         return None
+    if not goal.feasible(default):
+        return None  # it is no choice that anybody had
     noise = noise_of(goal, trials)
     if not varies(goal, chosen.winner, chosen.fresh) and (noise is None or noise.sd == 0):
         value, other = chosen.winner.values[goal.metric], default.values[goal.metric]

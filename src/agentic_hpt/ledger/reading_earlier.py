@@ -51,7 +51,8 @@ def from_csv(path: Path, metric: str, direction: Direction) -> EarlierStudy:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
-            columns = [name for name in table.fieldnames or () if name]
+            table.fieldnames = [name.strip() for name in table.fieldnames or ()]
+            columns = [name for name in table.fieldnames if name]
             if metric not in columns:
                 raise ConfigError(
                     f"{path.name} has no column {metric!r}",
@@ -66,8 +67,8 @@ def from_csv(path: Path, metric: str, direction: Direction) -> EarlierStudy:
                 if value is None:
                     without += 1
                     continue
-                names = [name for name in columns if name != metric and row[name]]
-                found.append(({name: plain(row[name].strip()) for name in names}, value))
+                cells = {name: (row[name] or "").strip() for name in columns if name != metric}
+                found.append(({name: plain(cell) for name, cell in cells.items() if cell}, value))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"can't read {path}: {error}", "give a CSV file with a line of column names") from None
     return earlier_study(path.name, found, direction, without)
