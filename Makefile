@@ -31,8 +31,8 @@ bench-overhead: .venv/.installed-dev
 
 # The built-in job and modules of one's own, one by one, in processes and together, on this machine's CPU.
 bench-batched: .venv/.installed-dev
-	$(BIN)/python bench/batched.py --device cpu
-	$(BIN)/python bench/batched_modules.py --device cpu
+	$(BIN)/python -m bench.batched --device cpu
+	$(BIN)/python -m bench.batched_modules --device cpu
 
 # For a machine with a GPU: equivalence, then the tables.
 bench-gpu: .venv/.installed-dev

@@ -1,6 +1,6 @@
 """The built-in job one trial at a time, in processes, and many at once: trials per second, and how far from the floor.
 
-    python bench/batched.py [--device cpu|cuda] [--sets wine,digits,wide] [--counts 1,4,16,64,256] [--processes 2]
+    python -m bench.batched [--device cpu|cuda] [--sets wine,digits,wide] [--counts 1,4,16,64,256] [--processes 2]
                             [--epochs 10] [--json FILE]
 
 The configurations, 32, are drawn from the built-in job's space; more trials are these with other seeds. `wide` are
@@ -33,6 +33,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import torch
+from bench.called import Handle
 
 from agentic_hpt.objectives.buckets import buckets, padded_share, work
 from agentic_hpt.objectives.datasets import Sizes, load
@@ -47,21 +48,6 @@ DISTINCT, DISTINCT_WIDE = 32, 8
 """So many configurations, which come again with other seeds: what is measured of them alone holds for all."""
 WIDE_MOST = 256
 """Trials at once of the large set."""
-
-
-@dataclass
-class Handle:
-    """A trial that reports to nobody."""
-
-    id: int
-    seed: int
-    folder: Path
-
-    @property
-    def checkpoint_dir(self) -> Path:
-        path = self.folder / str(self.id)
-        path.mkdir(exist_ok=True)
-        return path
 
 
 @dataclass

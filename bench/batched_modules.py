@@ -1,6 +1,6 @@
 """Modules of one's own trained together, against the same trials one after another and in processes, on one device.
 
-python bench/batched_modules.py [--device cpu|cuda] [--most 64] [--processes 2] [--epochs 5] [--same]
+python -m bench.batched_modules [--device cpu|cuda] [--most 64] [--processes 2] [--epochs 5] [--same]
 
 On a CPU trials per second are the cores divided by a trial's processor time, since other things may run beside it.
 `--same` trains 32 trials of each module alone and together as well: on a GPU their random numbers differ, but their
@@ -24,6 +24,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from bench.called import Handle
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -92,25 +93,6 @@ MODULES: Mapping[str, Callable[[Mapping[str, float]], nn.Module]] = {"cnn": cnn,
 
 
 @dataclass
-class Handle:
-    """A trial of an objective that is called directly."""
-
-    id: int
-    params: Mapping[str, float]
-    seed: int
-    folder: Path
-
-    @property
-    def checkpoint_dir(self) -> Path:
-        path = self.folder / str(self.id)
-        path.mkdir(exist_ok=True)
-        return path
-
-    def report(self, metrics: Mapping[str, float], step: int) -> None:
-        """Be told, and let it go on."""
-
-
-@dataclass
 class Together:
     trials: Sequence[Handle]
     answers: dict[int, Mapping[str, float]] = field(default_factory=dict)
@@ -124,6 +106,9 @@ class Together:
     def fail(self, trial: int, kind: str, message: str) -> None:
         raise RuntimeError(message)
 
+    def remark(self, text: str) -> None:
+        raise RuntimeError(text)
+
 
 def trials(count: int) -> list[Handle]:
     """Draw configurations that train well."""
@@ -132,13 +117,13 @@ def trials(count: int) -> list[Handle]:
     return [
         Handle(
             k,
+            k,
+            folder,
             {
                 "learning_rate": 10 ** draw.uniform(-3.0, -2.0),
                 "dropout": draw.uniform(0.0, 0.3),
                 "weight_decay": 10 ** draw.uniform(-6, -3),
             },
-            k,
-            folder,
         )
         for k in range(count)
     ]
@@ -184,9 +169,11 @@ def together(of: ModuleObjective, count: int) -> Pace:
 
 def in_processes(name: str, device: str, epochs: int, processes: int, count: int) -> Pace:
     """Several processes that train one after another, beside each other."""
-    command = [sys.executable, __file__, "--worker", name, "--device", device, "--epochs", str(epochs)]
+    command = [sys.executable, "-m", "bench.batched_modules", "--device", device, "--epochs", str(epochs)]
     running = [
-        subprocess.Popen([*command, "--most", str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, "--worker", name, "--most", str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         for _ in range(processes)
     ]
     for worker in running:

@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer seeds, smaller batches, no large set")
     args = parser.parse_args()
     if not torch.cuda.is_available():
-        sys.exit("no GPU that PyTorch can use is here; on a CPU: python bench/batched.py")
+        sys.exit("no GPU that PyTorch can use is here; on a CPU: python -m bench.batched")
     print(torch.cuda.get_device_name(), f"torch {torch.__version__}\n")
     seeds = 4 if args.quick else 12
     checks: dict[str, Callable[[], tuple[bool, str]]] = {
@@ -93,7 +93,7 @@ def main() -> None:
     lines = batched.table("cuda", sets, counts, 16, args.epochs)
     if args.json:
         args.json.write_text(json.dumps(lines, indent=1) + "\n")
-    modules = [sys.executable, str(Path(__file__).with_name("batched_modules.py")), "--device", "cuda", "--same"]
+    modules = [sys.executable, "-m", "bench.batched_modules", "--device", "cuda", "--same"]
     code = subprocess.run(modules, check=False).returncode
     if failed or code:
         sys.exit(f"failed: {', '.join([*failed, *(['modules'] if code else [])])}")
