@@ -53,6 +53,15 @@ def test_a_trial_that_was_cut_off_is_not_said_to_run(
     assert "running" not in shown
 
 
+def test_more_budget_with_a_space_that_is_refused_changes_nothing(tmp_path: Path, home: Path) -> None:
+    run(tmp_path, home)
+    for space in ({"num_layers": {"float": [0, 1]}}, {"num_layers": {"int": [7, 9]}}):
+        with pytest.raises(ConfigError, match="num_layers"):
+            resume_study("study", home=home, trials="+6", space=space)
+    study = Study.open("study", home)
+    assert (study.result().status, study.config.budget.trials) == ("finalized", 6)
+
+
 # -- more budget ------------------------------------------------------------------------------------------------------
 
 

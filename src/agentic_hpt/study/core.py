@@ -104,8 +104,7 @@ class Study(StudyView):
         lifted, and trials that had not ended are given up. `constraints` replace the study's; without them these stay.
         Raises `ConfigError` for an impossible change and when the study has ended, `StudyBusy` while it runs.
         """
-        from agentic_hpt import wiring
-        from agentic_hpt.study.revising import revised, revision_of
+        from agentic_hpt.study.revising import revision_of
 
         if self._ended():
             raise ConfigError(
@@ -114,9 +113,7 @@ class Study(StudyView):
             )
         if self._asking is not None:
             raise ConfigError(f"study {self.name!r} is being asked", "close it first")
-        changed = revised(self.config, space, constraints)
-        if changed.objective is not None:
-            wiring.make_objective(changed)  # a task, or a program, may not know a new parameter
+        changed = self.in_space(space, constraints)
         self._acquire()
         try:
             ledger = self._ledger()
@@ -127,6 +124,18 @@ class Study(StudyView):
         self._row = self._store.by_uid(self._row.uid)
         self.config = changed
         return made
+
+    def in_space(
+        self, space: SearchSpace | Mapping[str, object], constraints: Sequence[str] | None = None
+    ) -> StudyConfig:
+        """Give the description that `revise` makes, and change nothing. Raises `ConfigError` as it does."""
+        from agentic_hpt import wiring
+        from agentic_hpt.study.revising import revised
+
+        changed = revised(self.config, space, constraints)
+        if changed.objective is not None:
+            wiring.make_objective(changed)  # a task, or a program, may not know a new parameter
+        return changed
 
     def extend(
         self, trials: int | str | None = None, minutes: float | str | None = None, target: float | None = None

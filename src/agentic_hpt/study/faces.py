@@ -62,6 +62,8 @@ def resume_study(
         check_approver(described or study.config, approver)
     if described is not None and (told := study.redescribe(described)):
         notices.append(f"the study was described anew: {'; '.join(told)}")
+    if space is not None:
+        study.in_space(space, constraints)  # refused before there is more budget, or the next try gave it twice
     if not (trials is None and minutes is None and target is None):
         total_trials, total_minutes = (None if given is None else str(given) for given in (trials, minutes))
         told = study.extend(total_trials, total_minutes, target)
