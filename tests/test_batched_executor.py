@@ -398,6 +398,7 @@ def test_beyond_the_time_limit_an_objective_that_does_not_divide_trials_is_kille
     late, later = asyncio.run(main())
     assert [o.failure for o in late] == [FailureKind.TIMEOUT] * 2
     assert late[0].message == "the trial exceeded its time limit of 1 s before its batch began"
+    assert sum(o.seconds for o in late) >= 1.0
     assert later.state is TrialState.COMPLETE
 
 

@@ -81,9 +81,9 @@ class Evaluation:
         self._kill = kill
         self._timers: list[asyncio.TimerHandle] = []
         self._sharing: set[Member] = set()
-        """Those of the list that are under way."""
+        """Those of the list that are under way; before one has begun, all that are."""
         self._share = 0.0
-        """What one that was under way all the time since the list began has had of it."""
+        """What one that was under way all the time since the list began, or was handed over, has had of it."""
         self._looked = time.monotonic()
 
     def __contains__(self, member: Member) -> bool:
@@ -100,6 +100,7 @@ class Evaluation:
         self._look()
         if "taken" in message:
             self.taken = True
+            self._sharing, self._share = {member for member in self._members.values() if member.under_way}, 0.0
             self._limit(list(self._members.values()), self._overdue_unbegun)
         elif "began" in message:
             self._began([self._members[trial] for trial in cast(list[int], message["began"])])
@@ -137,6 +138,8 @@ class Evaluation:
         self._share = 0.0
 
     def _began(self, members: Sequence[Member]) -> None:
+        if not self.begun:
+            self._sharing.clear()  # what it took to begin is counted only where nothing came of it
         self.close()
         self.begun = list(members)
         self._sharing = {member for member in members if member.under_way}
