@@ -21,8 +21,8 @@ class Toy:
     """Each trial has `steps` steps, reports its score and the size of its list at each, and at step `at` does `does`.
 
     The score depends on the trial alone. Those of a `group` are evaluated together; more than `room` at once lack
-    memory. `log` is a file that gets a line for each list. A step takes `pace` seconds, alone and together. `remarks` is
-    said of each list.
+    memory. `log` is a file that gets a line for each list. A step takes `pace` seconds, alone and together. `remarks`
+    is said of each list.
     """
 
     has_holdout = True
