@@ -158,7 +158,7 @@ def test_overrides_lie_over_the_file_and_the_budget_key_by_key(tmp_path: Path) -
     path.write_text(FILE)
     config = StudyConfig.from_file(path, {"budget": {"trials": 7}, "seed": 9, "target": 0.9})
     assert (config.budget.trials, config.budget.minutes, config.seed, config.target) == (7, 5.0, 9, 0.9)
-    plain = StudyConfig.from_file(path)
+    plain = StudyConfig.from_file(str(path))
     assert (plain.budget.trials, plain.seed, plain.target) == (50, 3, None)
     assert plain.space == SearchSpace(lr=Float(1e-5, 1e-1, log=True))
 

@@ -224,6 +224,11 @@ def test_the_final_figures_are_of_fresh_seeds_and_the_holdout(home: Path) -> Non
     assert "0.25" in result.report(home / "report" / "r.html").read_text()
 
 
+def test_what_is_no_metrics_name_is_refused(home: Path) -> None:
+    with pytest.raises(hpt.ConfigError, match="metric: 3: give a metric's name"):
+        run(home, metric=3)
+
+
 def test_a_taken_name_is_refused_resumed_or_archived_never_merged(home: Path) -> None:
     first = run(home)
     with pytest.raises(StudyExists, match="hpt resume study"):
@@ -277,6 +282,8 @@ def test_ask_and_tell(home: Path) -> None:
             study.tell(asked[0].id, 0.9)
         with pytest.raises(hpt.ConfigError, match="no finite number"):
             study.tell(study.ask().id, float("nan"))
+        with pytest.raises(hpt.ConfigError, match="the state is 'ok'"):
+            study.tell(3, 0.5, state="ok")  # type: ignore[arg-type]
         for wrong in (True, 10**400, 1e200, "0.5", [0.5, 0.6]):
             with pytest.raises(hpt.ConfigError, match="no finite number"):
                 study.tell(3, {"score": wrong})  # type: ignore[dict-item]

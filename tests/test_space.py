@@ -440,6 +440,8 @@ def test_no_parameters_and_no_parameter() -> None:
         SearchSpace()
     with pytest.raises(SpaceError, match=r"'lr' is \(0, 1\).*Float\(low, high\)"):
         SearchSpace(lr=(0, 1))
+    with pytest.raises(SpaceError, match=r"the search space is \[\('x', 1\)\], not a mapping"):
+        SearchSpace([("x", 1)])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

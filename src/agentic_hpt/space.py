@@ -195,6 +195,8 @@ class SearchSpace:
     """
 
     def __init__(self, parameters: Mapping[str, Parameter] | None = None, /, **named: Parameter) -> None:
+        if parameters is not None and not isinstance(parameters, Mapping):
+            raise SpaceError(f"the search space is {parameters!r:.80}, not a mapping", "give names with parameters")
         merged = {**(parameters or {}), **named}
         if not merged:
             raise SpaceError("the search space has no parameters", "declare at least one, e.g. lr=Float(1e-5, 1e-1)")

@@ -290,8 +290,9 @@ class StudyConfig(Strict):
             raise type(error)(f"{where}: {error.message}", error.hint) from None
 
     @classmethod
-    def from_file(cls, path: Path, overrides: Mapping[str, object] | None = None) -> StudyConfig:
+    def from_file(cls, path: str | Path, overrides: Mapping[str, object] | None = None) -> StudyConfig:
         """Read a study file and lay `overrides` (whole keys; mappings key by key) over it. Raises `ConfigError`."""
+        path = Path(path)
         data = read_study_file(path)
         for key, value in (overrides or {}).items():
             held = data.get(key)

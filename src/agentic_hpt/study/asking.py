@@ -52,7 +52,7 @@ class Asking:
         state: Literal["complete", "pruned", "failed"],
         message: str,
     ) -> Trial:
-        """Close a trial. Raises `LedgerError` for a second answer, `ConfigError` when the metric is missing."""
+        """Close a trial. Raises `LedgerError` for a second answer, `ConfigError` for other wrong input."""
         held, goal = self.ledger.trial(number), self.config.goal
         if state == "complete":
             given: dict[str, object] = dict(values) if isinstance(values, Mapping) else {goal.metric: values}
@@ -67,6 +67,8 @@ class Asking:
             outcome = Outcome.complete(metrics)
         elif state == "pruned":
             outcome = Outcome.pruned(message=mask_secrets(message))
-        else:
+        elif state == "failed":
             outcome = Outcome.failed(FailureKind.CRASH, mask_secrets(message))
+        else:
+            raise ConfigError(f"tell: the state is {state!r}", "a trial is complete, pruned or failed")
         return self.ledger.finish(number, held.attempt, outcome)

@@ -176,8 +176,8 @@ def tune(
     name = study or getattr(objective, "__name__", "study").strip("<>_") or "study"
     described: dict[str, object] = {
         "study": name,
-        "metric": metric if isinstance(metric, str) else list(metric),
-        "direction": direction if isinstance(direction, str) else list(direction),
+        "metric": list(metric) if isinstance(metric, tuple) else metric,
+        "direction": list(direction) if isinstance(direction, tuple) else direction,
         "target": target,
         "space": space if isinstance(space, SearchSpace) else SearchSpace(space),
         "budget": budget or Budget(trials=100),
