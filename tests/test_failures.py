@@ -86,7 +86,7 @@ def test_a_study_whose_first_trials_from_all_over_the_space_are_no_numbers_stops
 ) -> None:
     result = run(tmp_path, home, NAN, budget={"trials": 12})
     assert result.stopped_by == "failures"
-    assert 5 <= result.usage.trials < 12
+    assert 10 <= result.usage.trials < 12, "some trainings diverge: a few say nothing"
     assert all(t.failure is FailureKind.NAN and not t.values for t in result.trials)
     assert "(nan), the default and others from all over the space, and none has worked yet" in str(result.error)
     assert "see whether the data hold nan" in str(result.error)

@@ -15,7 +15,7 @@ from agentic_hpt.space import Choice, SearchSpace
 
 _BROKEN = frozenset({FailureKind.CRASH, FailureKind.INVALID_OUTPUT, FailureKind.LOST_WORKER})
 """Kinds by which an objective that is broken shows; the others are what some configurations come to."""
-_LONGER = 3
+_LONGER, _ALL_OVER = 3, 2
 _SHOWN = 500
 _VARIES = re.compile(
     r"""(?:\b[A-Za-z]:)?[\\/][^\s"'`,;:()\[\]]+   # a path
@@ -164,7 +164,7 @@ def _no_numbers_anywhere(parts: StudyParts, trials: Sequence[Trial], row: Sequen
     """Say whether the study's first trials, the default and enough others from all over the space, all came to nan."""
     first = next(trial.id for trial in trials if trial.counted)
     return (
-        len(row) >= parts.config.failures.same
+        len(row) >= _ALL_OVER * parts.config.failures.same
         and row[0].failure is FailureKind.NAN
         and row[-1].id == first
         and all(_in_both_halves(parts.space, name, row) for name in parts.space)
