@@ -228,7 +228,7 @@ def _begin(config: StudyConfig, trials: Sequence[Trial], noise_sd: float | None,
         yield (
             "How far the search was is told by the hypervolume of the front; the figure of a single trial is the "
             "volume that it covers alone. Both are shares of the box from the reference point to the best of the first "
-            f"{FIRST_TRIALS} trials; what was decided before these were complete tells its hypervolume in the box of then."
+            f"{FIRST_TRIALS} trials; what was decided before these were complete tells it in the box of then."
         )
     yield from asked_sentences(config)
     earlier = sum(t.kind == "imported" for t in trials)
