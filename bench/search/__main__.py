@@ -1,6 +1,6 @@
 """Compare ways to search on public tasks, with each other and with peers.
 
-python -m bench.search --data FOLDER [--arms auto,joint] [--tasks chosen|confirmed|all|NAME,...] [--seeds 10]
+python -m bench.search --data FOLDER [--arms auto,joint] [--tasks chosen|confirmed|all|further|NAME,...] [--seeds 10]
 python -m bench.search --data FOLDER --run-peers --peers "optuna tpe,smac3" [--envs .bench-envs]
 """
 
@@ -20,10 +20,16 @@ from bench.search.peers import PEERS, Child, Peer, python_of
 from bench.search.report import Shown, told
 from bench.search.runs import run_arm, run_peer
 from bench.search.store import Store
-from bench.search.suite import CHOSEN_ON, CONFIRMED_ON, REAL, Task, load_task
+from bench.search.suite import CHOSEN_ON, CONFIRMED_ON, FURTHER, REAL, Task, load_task
 from bench.search.trials import Setting
 
-_SETS = {"chosen": CHOSEN_ON, "confirmed": CONFIRMED_ON, "all": CHOSEN_ON + CONFIRMED_ON, "real": REAL}
+_SETS = {
+    "chosen": CHOSEN_ON,
+    "confirmed": CONFIRMED_ON,
+    "all": CHOSEN_ON + CONFIRMED_ON,
+    "further": FURTHER,
+    "real": REAL,
+}
 _HERE = Path(__file__).parent
 
 
@@ -40,7 +46,7 @@ def main() -> None:
     )
     add("--peers", default=",".join(PEERS), help="peers: read from the store")
     add("--run-peers", action="store_true", help="make the peers' runs that are missing, too")
-    add("--tasks", default="all", help="chosen, confirmed, all, real, or names separated by commas")
+    add("--tasks", default="all", help="chosen, confirmed, all, further, real, or names separated by commas")
     add("--seeds", default="10", help="so many, or FROM-TO")
     add("--trials", type=int, default=100)
     add("--first", type=int, default=10, help="trials that are the same for all; 0: everybody begins as they like")

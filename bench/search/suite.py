@@ -35,6 +35,14 @@ CONFIRMED_ON = (
     "bbob/2/12/0",
 )
 """The tasks that they were confirmed on, looked at once."""
+FURTHER = (
+    *(f"lcbench/{n}" for n in (126029, 167104, 167152, 168908, 189862, 34539, 3945, 146212)),
+    *(f"rbv2_rpart/{n}" for n in (1040, 1063, 1489, 40983, 4538, 6)),
+    *(f"rbv2_xgboost/{n}" for n in (1067, 1489, 40981, 12, 1475, 41143)),
+    *("HPOLib/protein_structure", "HPOBench/car", "HPOBench/phoneme", "HPOBench/credit_g", "NASBench201/cifar100"),
+    *(f"bbob/{n}" for n in ("2/8/1", "3/1/1", "3/15/1", "4/20/1", "5/10/1", "5/21/1", "6/7/1", "8/13/1", "3/6/2")),
+)
+"""Others of the same families, on which nothing was chosen: looked at when the search was as it is."""
 REAL = ("real/digits_svc", "real/cancer_boosting", "real/digits_network")
 """Real training on bundled data; see `bench.search.real`."""
 
