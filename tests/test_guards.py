@@ -7,7 +7,7 @@ import pytest
 
 from agentic_hpt.coordinator.decisions import MAX_SPAWNS, Decision, Repeat
 from agentic_hpt.coordinator.guards import judge, must_finalize, options
-from agentic_hpt.coordinator.guards.subspace import in_any, near
+from agentic_hpt.coordinator.guards.subspace import Tried, count_new, in_any, near
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import (
     ActionRecord,
@@ -771,3 +771,9 @@ def test_the_more_limits_were_taken_back_the_longer_none_is_set() -> None:
     assert "freeze" not in options(taken_back(5, 8)).actions
     assert one(taken_back(5, 8), "freeze", by="person", parameter="momentum").verdict == "accepted"
     assert one(taken_back(2, 3), "freeze", parameter="momentum").verdict == "accepted", "they have rested six rounds"
+
+
+def test_a_number_with_more_steps_than_anyone_lists_holds_enough_that_is_new() -> None:
+    fine = SearchSpace(c=Choice(["a", "b"]), x=Float(0.0, 1.0, step=1e-9, when={"c": "a"}))
+    coarse = SearchSpace(c=Choice(["a", "b"]), x=Float(0.0, 1.0, step=0.5, when={"c": "a"}))
+    assert [count_new(space, Tried([]), 9) for space in (fine, coarse)] == [9, 4]

@@ -395,6 +395,8 @@ def test_large_integers() -> None:
     assert space["seed"].grid() is None
     assert Int(1, 10_000).grid() == list(range(1, 10_001))
     assert Int(0, 10_000).grid() is None
+    assert len(Float(0, 1, step=1e-3).grid() or ()) == 1001
+    assert Float(0, 1, step=1e-9).grid() is None, "nobody has room for a billion values"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from agentic_hpt.records import JsonObject, Params, ParamValue, is_number
 __all__ = ["Choice", "Float", "Int", "Parameter", "SearchSpace"]
 
 When = Mapping[str, ParamValue | Sequence[ParamValue]]
+_LONGEST_GRID = 10_000
 _LARGEST_FLOAT = 1e300
 """So that no difference of two values is infinite, and no value on a log scale loses digits."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,99}")
@@ -66,13 +67,13 @@ class Float:
         return float(min(max(round(exact, digits), self.low), self.high))
 
     def grid(self) -> list[ParamValue] | None:
-        """List all values; `None` when there are infinitely many."""
+        """List all values; `None` when they are infinitely many, or more than 10,000."""
         if self.low == self.high:
             return [float(self.low)]
         if self.step is None:
             return None
         count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
-        return [self.snap(self.low + i * self.step) for i in range(count)]
+        return [self.snap(self.low + i * self.step) for i in range(count)] if count <= _LONGEST_GRID else None
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Int:
 
     def grid(self) -> list[ParamValue] | None:
         """List all values; `None` when they are more than 10,000."""
-        if (self.high - self.low) // self.step >= 10_000:
+        if (self.high - self.low) // self.step >= _LONGEST_GRID:
             return None
         return list(range(self.low, self.high + 1, self.step))
 

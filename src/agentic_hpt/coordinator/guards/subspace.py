@@ -28,8 +28,10 @@ def single(parameter: Parameter) -> bool:
 
 
 def endless(parameter: Parameter) -> bool:
-    """Say whether a parameter's values can't be listed."""
-    return isinstance(parameter, Float) and parameter.step is None and parameter.low < parameter.high
+    """Say whether a parameter's values can't be listed, or are more than its grid lists."""
+    if not isinstance(parameter, Float) or parameter.low == parameter.high:
+        return False
+    return parameter.step is None or (parameter.high - parameter.low) / parameter.step >= _COUNTED - 1
 
 
 class Tried:
