@@ -139,7 +139,11 @@ class _Column:
     def moved_to(self, other: _Column, codes: Floats) -> Floats:
         parameter = self._parameter
         if isinstance(parameter, Choice):
-            table = np.array([*(other.encoded(value) for value in parameter.values), math.nan])
+            if parameter is other._parameter:  # no need to look each of thousands of values up among them all
+                same = np.arange(len(parameter.values)) / (1 if self.levels else self._span)
+                table = np.append(same, math.nan)
+            else:
+                table = np.array([*(other.encoded(value) for value in parameter.values), math.nan])
             places = np.round(codes if self.levels else codes * self._span)
             return np.asarray(table[np.where(np.isnan(places), len(parameter.values), places).astype(int)])
         return (self._low + codes * self._width - other._low) / other._width
