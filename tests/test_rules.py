@@ -139,7 +139,7 @@ def test_a_parameter_gets_workers_of_its_own_if_it_surely_matters_and_interacts_
         ("per_parameter", ("layers",), 1),
         ("per_parameter", ("size",), 1),
     ]
-    assert "importance 60%, interacts with none, 0 trials of its own" in whole[0].reason
+    assert "importance 60%, no interaction of it is certain, 0 trials of its own" in whole[0].reason
     joined = replace(ALONE, interactions=(Interaction("layers", "size", 0.3),))
     told = {s.parameters for s in workers(situation(course(24), insights=joined, round_trials=60))}
     assert told == {("layers", "size"), ("rate",)}

@@ -2,8 +2,8 @@
 
 The round is the strategy's, whose arms search all parameters at once. Beside them a group worker tunes parameters that
 interact, the others held at the best configuration's values, and workers of single parameters tune those that matter
-and interact with none. Without such evidence there are none: on `bench/search` workers that every round had, whatever
-was known, trebled the regret.
+and of which no interaction is certain. Without such evidence there are none: on `bench/search` workers that every round
+had, whatever was known, trebled the regret.
 """
 
 from __future__ import annotations
@@ -153,7 +153,8 @@ def _candidates(situation: Situation, space: SearchSpace, best: Params, names: S
         if name in interacting or len(names) < 2 or insights.sure(name) < _MATTERS:
             continue
         told = share(insights.importance[name], insights.importance_sd.get(name, 0.0))
-        reason = f"importance {told}, interacts with none, {own[name]} trial{'s' * (own[name] != 1)} of its own so far"
+        had = f"{own[name]} trial{'s' * (own[name] != 1)} of its own so far"
+        reason = f"importance {told}, no interaction of it is certain, {had}"
         most = _new_values(space, best, name, trials)
         found.append(_Candidate("per_parameter", (name,), insights.importance[name], own[name], most, reason))
     return found
