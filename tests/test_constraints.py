@@ -216,6 +216,7 @@ class TestStudy:
         [
             (["a * b >= 5"], r"the default configuration breaks 'a \* b >= 5': a=2, b=0.5"),
             (["a + b == 2.5"], "10,000 configurations drawn at random all break one"),
+            (["a + b >= 1000"], "10,000 configurations drawn at random all break one"),
             (["w-z <= 2"], r"did you mean `w-z`\?"),
             (["a <"], "character 4"),
             ([3], "constraints.0"),

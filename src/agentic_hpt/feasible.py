@@ -18,19 +18,11 @@ _HALVINGS = 12
 
 
 def check_constraints(space: SearchSpace) -> None:
-    """See that the default satisfies the constraints, and that there is something else to try.
+    """See that there is something to try, and that the default satisfies the constraints.
 
-    Raises `ConfigError` that names the broken constraint and the default's values, or says that 10,000 configurations
-    drawn at random break one.
+    Raises `ConfigError` that says that 10,000 configurations drawn at random break one, or names the constraint that
+    the default breaks, and its values.
     """
-    default = space.default()
-    for condition in space.constraints:
-        if not condition.holds(default):
-            values = ", ".join(f"{name}={default[name]!r}" for name in condition.names if name in default)
-            raise ConfigError(
-                f"constraints: the default configuration breaks {condition.text!r}: {values}",
-                "give the parameters other defaults, with default: VALUE; the default is the first trial",
-            )
     if not space.constraints:
         return
     dice = random.Random(0)
@@ -39,6 +31,14 @@ def check_constraints(space: SearchSpace) -> None:
             f"constraints: {_CHECKS:,} configurations drawn at random all break one: there is nothing to search",
             "loosen the constraints; instead of a + b == 1 leave one parameter out and work it out in the objective",
         )
+    default = space.default()
+    for condition in space.constraints:
+        if not condition.holds(default):
+            values = ", ".join(f"{name}={default[name]!r}" for name in condition.names if name in default)
+            raise ConfigError(
+                f"constraints: the default configuration breaks {condition.text!r}: {values}",
+                "give the parameters other defaults, with default: VALUE; the default is the first trial",
+            )
 
 
 def random_value(parameter: Parameter, dice: random.Random) -> ParamValue:
