@@ -23,6 +23,7 @@ from agentic_hpt.study import Study
 from agentic_hpt.wiring import make_strategy
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from bench.search.__main__ import _names
 from bench.search.arms import ARMS, Arm
 from bench.search.driver import run_study
 from bench.search.figure import draw
@@ -357,3 +358,9 @@ def test_the_whole_comparison_is_told_and_drawn(tmp_path: Path) -> None:
     assert noise.split()[-1] == "2.00"
     draw(shown, tmp_path / "figures" / "search.svg")
     assert "<svg" in (tmp_path / "figures" / "search.svg").read_text()
+
+
+def test_the_peers_whose_runs_are_made_are_shown_too() -> None:
+    peers = _names("random, optuna tpe,")
+    assert [*peers] == ["random", "optuna tpe"]
+    assert [*peers] == ["random", "optuna tpe"], "looked at once to make runs, and once more to show them"

@@ -10,7 +10,6 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,8 +140,8 @@ def _version(arm: Arm | Peer | None) -> str | None:
     return arm.version if isinstance(arm, Arm) else None
 
 
-def _names(listed: str) -> Iterator[str]:
-    return (name.strip() for name in listed.split(",") if name.strip())
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",") if name.strip()]
 
 
 def _seeds(text: str) -> range:
