@@ -153,8 +153,8 @@ def _candidates(situation: Situation, space: SearchSpace, best: Params, names: S
         if name in interacting or len(names) < 2 or insights.sure(name) < _MATTERS:
             continue
         told = share(insights.importance[name], insights.importance_sd.get(name, 0.0))
-        had = f"{own[name]} trial{'s' * (own[name] != 1)} of its own so far"
-        reason = f"importance {told}, no interaction of it is certain, {had}"
+        ran = f"{own[name]} trial{'s' * (own[name] != 1)} of its own so far"
+        reason = f"importance {told}, no interaction of it is certain, {ran}"
         most = _new_values(space, best, name, trials)
         found.append(_Candidate("per_parameter", (name,), insights.importance[name], own[name], most, reason))
     return found
