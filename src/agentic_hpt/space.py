@@ -66,14 +66,18 @@ class Float:
         digits = 12 + max(0, -math.floor(math.log10(self.step)))  # rounds 0.30000000000000004, and no small step away
         return float(min(max(round(exact, digits), self.low), self.high))
 
+    @property
+    def count(self) -> float:
+        """How many values it has; without a step infinitely many, where it has more than one."""
+        if self.low == self.high:
+            return 1
+        return math.inf if self.step is None else math.floor((self.high - self.low) / self.step + 1e-9) + 1
+
     def grid(self) -> list[ParamValue] | None:
         """List all values; `None` when they are infinitely many, or more than 10,000."""
-        if self.low == self.high:
-            return [float(self.low)]
-        if self.step is None:
+        if self.count > _LONGEST_GRID:
             return None
-        count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
-        return [self.snap(self.low + i * self.step) for i in range(count)] if count <= _LONGEST_GRID else None
+        return [self.snap(self.low + i * (self.step or 0.0)) for i in range(int(self.count))]
 
 
 @dataclass(frozen=True)
@@ -118,9 +122,14 @@ class Int:
         steps = (self.high - self.low) // self.step
         return int(self.low + min(steps, max(0, round((value - self.low) / self.step))) * self.step)
 
+    @property
+    def count(self) -> int:
+        """How many values it has."""
+        return 1 + (self.high - self.low) // self.step
+
     def grid(self) -> list[ParamValue] | None:
         """List all values; `None` when they are more than 10,000."""
-        if (self.high - self.low) // self.step >= _LONGEST_GRID:
+        if self.count > _LONGEST_GRID:
             return None
         return list(range(self.low, self.high + 1, self.step))
 

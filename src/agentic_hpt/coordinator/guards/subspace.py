@@ -29,9 +29,7 @@ def single(parameter: Parameter) -> bool:
 
 def endless(parameter: Parameter) -> bool:
     """Say whether a parameter's values can't be listed, or are more than its grid lists."""
-    if not isinstance(parameter, Float) or parameter.low == parameter.high:
-        return False
-    return parameter.step is None or (parameter.high - parameter.low) / parameter.step >= _COUNTED - 1
+    return isinstance(parameter, Float) and parameter.count > _COUNTED
 
 
 class Tried:
@@ -71,9 +69,7 @@ def _size(parameter: Parameter) -> float:
     """Count a parameter's values."""
     if isinstance(parameter, Choice):
         return len(parameter.values)
-    if endless(parameter):
-        return math.inf
-    return 1 + (parameter.high - parameter.low) // (parameter.step or 1)
+    return math.inf if endless(parameter) else parameter.count
 
 
 def _configurations(
