@@ -10,7 +10,7 @@ import pytest
 
 import agentic_hpt as hpt
 from agentic_hpt.config import StudyConfig
-from agentic_hpt.errors import FailureKind, StudyExists
+from agentic_hpt.errors import ConfigError, FailureKind, StudyExists
 from agentic_hpt.records import Assignment, JsonObject, Proposal, Trial, TrialState
 from agentic_hpt.strategies import PerParameter
 from agentic_hpt.study import Result, Study, list_studies, run_study
@@ -327,3 +327,20 @@ def test_bad_input_leaves_nothing_behind(tmp_path: Path, home: Path) -> None:
         with pytest.raises(hpt.ConfigError):
             run_study(StudyConfig.from_mapping(describe(tmp_path, **changes)), home=home)
         assert not home.exists()
+
+
+def test_a_coordinator_is_described_as_in_the_study_file(home: Path) -> None:
+    run(home, budget=hpt.Budget(trials=2), coordinator={"max_tokens": 100})
+    assert Study.open("study", home).config.coordinator.max_tokens == 100
+
+
+@pytest.mark.parametrize("coordinator", [3, ["openai:m"], object()])
+def test_what_can_coordinate_nothing_is_refused_before_a_trial_is_spent(home: Path, coordinator: object) -> None:
+    with pytest.raises(ConfigError, match=r"coordinator: .* is no coordinator"):
+        run(home, coordinator=coordinator)
+    assert not home.exists() or not list_studies(home)
+
+
+def test_a_home_that_is_no_path_is_refused() -> None:
+    with pytest.raises(ConfigError, match="home: 3 is no folder"):
+        run(3)  # type: ignore[arg-type]

@@ -30,6 +30,8 @@ class Settings:
     @classmethod
     def load(cls, home: str | Path | None = None) -> Settings:
         """Read the settings. An explicit `home` wins over `AGENTIC_HPT_HOME`, which wins over `hpt-home`."""
+        if not isinstance(home, str | os.PathLike | None):
+            raise ConfigError(f"home: {home!r:.80} is no folder", "give its path")
         folder = Path(home or os.environ.get("AGENTIC_HPT_HOME") or "hpt-home").expanduser().absolute()
         if found := _UNFIT.search(str(folder)):
             raise ConfigError(

@@ -154,7 +154,7 @@ def tune(
     study: str | None = None,
     home: str | Path | None = None,
     final: Callable[..., object] | None = None,
-    coordinator: str | BaseChatModel = "rules",
+    coordinator: str | Mapping[str, object] | BaseChatModel = "rules",
     if_exists: Literal["error", "resume", "fresh"] = "error",
     approver: Approver | None = None,
     listener: Listener | None = None,
@@ -165,8 +165,9 @@ def tune(
     `objective` is called as `objective(params)` or `objective(params, trial)` and returns the metric, or a mapping that
     holds it; or it is made by `torch_batch`. With two to four metrics, each with its direction, `result.pareto` is the
     front and the best trial its knee. `final`, called likewise with the winner once, gives the score on data that no
-    trial saw. The study is named `study`, by default like the function. `options` are further keys of the study file:
-    `parallel`, `strategy`, `executor`, `seed`, `pruner`, ...
+    trial saw. The study is named `study`, by default like the function. `coordinator` is what the study file has under
+    that key, or LangChain's chat model itself. `options` are further keys of the study file: `parallel`, `strategy`,
+    `executor`, `seed`, `pruner`, ...
     With `approver` each decision waits for its answer. Raises `ConfigError` for bad input and `StudyExists` when the
     name is taken.
     """
@@ -183,19 +184,13 @@ def tune(
         "budget": budget or Budget(trials=100),
         **options,
     }
-    chat_model = None
-    if isinstance(coordinator, str):
-        described["coordinator"] = coordinator
-    else:
-        chat_model = coordinator
-        if budget is not None and budget.dollars is not None and "coordinator" not in described:
-            raise ConfigError(
-                "tune: budget.dollars needs the model's price, and a model handed over as an object has none",
-                "name the model instead: coordinator={'model': …, 'price': {'input': …, 'output': …}}",
-            )
-    if approver is not None:
-        model = described.get("coordinator", "rules")
-        described["coordinator"] = {"model": None if model == "rules" else model, "approve": True}
+    by, chat_model = _coordinator_of(coordinator)
+    if chat_model is not None and budget is not None and budget.dollars is not None:
+        raise ConfigError(
+            "tune: budget.dollars needs the model's price, and a model handed over as an object has none",
+            "name the model instead: coordinator={'model': …, 'price': {'input': …, 'output': …}}",
+        )
+    described["coordinator"] = {**by, "approve": True} if approver is not None else by
     config = StudyConfig.from_mapping(described, where="tune")
     try:
         made = Study.create(config, home=home, fresh=if_exists == "fresh")
@@ -208,6 +203,22 @@ def tune(
         given -= {"executor"} if config.executor == "auto" else set()  # that was settled when the study began
         _same_experiment(made.config, config, given)
     return made.run(objective=wrapped, chat_model=chat_model, approver=approver, listener=listener)
+
+
+def _coordinator_of(
+    given: str | Mapping[str, object] | BaseChatModel,
+) -> tuple[dict[str, object], BaseChatModel | None]:
+    """Give what the study file would have under `coordinator`, and the chat model that was handed over, if one was."""
+    if isinstance(given, str):
+        return {"model": None if given == "rules" else given}, None
+    if isinstance(given, Mapping):
+        return dict(given), None
+    if not callable(getattr(given, "bind_tools", None)):
+        raise ConfigError(
+            f"tune: coordinator: {given!r:.80} is no coordinator",
+            "give 'rules', 'provider:name', what a study file has under coordinator, or a LangChain chat model",
+        )
+    return {}, given
 
 
 def _same_experiment(held: StudyConfig, asked: StudyConfig, given: set[str]) -> None:
