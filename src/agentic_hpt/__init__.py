@@ -25,8 +25,9 @@ if TYPE_CHECKING:
         TrialFailure,
     )
     from agentic_hpt.objectives.torch_batch import torch_batch
+    from agentic_hpt.parameters import Choice, Float, Int
     from agentic_hpt.records import Budget, FinalReport, Trial
-    from agentic_hpt.space import Choice, Float, Int, SearchSpace
+    from agentic_hpt.space import SearchSpace
     from agentic_hpt.study import Result, Study, list_studies, tune
 
 __version__ = "0.1.0"
@@ -76,8 +77,9 @@ _HOMES = {
         "TrialFailure",
     ),
     "objectives.torch_batch": ("torch_batch",),
+    "parameters": ("Choice", "Float", "Int"),
     "records": ("Budget", "FinalReport", "Trial"),
-    "space": ("Choice", "Float", "Int", "SearchSpace"),
+    "space": ("SearchSpace",),
     "study": ("Result", "Study", "list_studies", "tune"),
 }
 
