@@ -206,6 +206,31 @@ def test_a_look_at_the_holdout_counts_where_the_end_was_cut_off_behind_it(
     assert (tmp_path / "looks.txt").read_text() == "xx"
 
 
+def test_what_the_end_of_a_study_scored_is_no_trial_of_its_next_space(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the search would learn from the data that are set aside."""
+    from agentic_hpt import wiring
+
+    monkeypatch.chdir(tmp_path)
+    code = WITH_HOLDOUT.replace("SCORE", 'params["dropout"]')
+    objective = {"python": "train.py:train", "final": "train.py:score", "folder": str(tmp_path)}
+    run_study(
+        StudyConfig.from_mapping({**described(tmp_path, code=code, fresh_seeds=1), "objective": objective}), home=home
+    )
+    study = Study.open("study", home)
+    study.extend(trials=2)
+    lower = {**SPACE, "dropout": {"float": [0.0, 0.1], "default": 0.1}}
+    study.revise(lower)
+    ledger = study._ledger()
+    assert all(t.counted for t in ledger.outside())
+    (left,) = wiring.usable_earlier(study.config, ledger)
+    assert -0.5 not in left.losses, "what the holdout scored"
+    assert len(left.losses) == len(ledger.outside())
+    told = study.revise({**SPACE, "dropout": {"float": [0.0, 0.05], "default": 0.05}}).told
+    assert "of 6 trials are of use" in told
+
+
 def test_a_study_that_tried_its_whole_space_goes_on_in_a_wider_one_only(tmp_path: Path, home: Path) -> None:
     small, wide = {"x": {"int": [1, 3]}}, {"x": {"int": [1, 5]}}
     code = "def train(params):\n    return params['x']"

@@ -51,6 +51,8 @@ from agentic_hpt.records import (
 )
 from agentic_hpt.refitting import Revision
 
+_OF_THE_END: frozenset[WorkerKind] = frozenset({"fresh_seed", "holdout"})
+"""Kinds of trials that no search may see: it would learn from the data that are set aside."""
 _WORTH_A_SYNC = 1.0
 """Seconds from which on a trial's end is seen to be on the disk, which takes milliseconds."""
 
@@ -91,7 +93,7 @@ class StudyLedger(StudyLog):
         """`revisions` are how the space was changed since the study began."""
         for trial in trials_of(*rows):
             now = as_now(trial, self.revisions)
-            if now is None:
+            if now is None and trial.kind not in _OF_THE_END:
                 self._outside.add(trial.id)
             self._keep(trial if now is None else now)
 
@@ -120,7 +122,7 @@ class StudyLedger(StudyLog):
         return len(self._trials)
 
     def outside(self) -> list[Trial]:
-        """Give the trials that the space does not hold any more, as they were."""
+        """Give the trials that the space does not hold any more, as they were; final ones not."""
         return [self._trials[number] for number in sorted(self._outside)]
 
     def trial(self, number: int) -> Trial:
@@ -381,7 +383,7 @@ class StudyLedger(StudyLog):
         place = self._places.get(trial.id)
         if place is not None:
             self._shown[place] = trial
-        elif trial.kind not in ("fresh_seed", "holdout") and trial.id not in self._outside:
+        elif trial.kind not in _OF_THE_END and trial.id not in self._outside:
             self._places[trial.id] = len(self._shown)
             self._shown.append(trial)
 
