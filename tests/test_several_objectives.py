@@ -434,3 +434,29 @@ def test_once_trials_reach_all_targets_the_best_is_one_of_them() -> None:
     assert best is not None
     assert best.id == 1  # the knee of the whole front, trial 3, misses the accuracy
     assert TWO.best(trials_at(POINTS)).id == 3  # type: ignore[union-attr]
+
+
+def test_a_lucky_run_reaches_no_targets_once_its_mean_is_known() -> None:
+    both = Goal("accuracy", "maximize", 0.85, others=(ObjectiveSpec("latency", "minimize", 90.0),))
+    lucky, sound = trials_at([(0.99, 40.0), (0.86, 80.0)])
+    trials = [lucky, sound, rerun(2, lucky, 0.3, 40.0)]
+    met, best = meeting(both, trials), both.best(trials)
+    assert met is not None
+    assert met.trial.id == 1
+    assert best is not None
+    assert best.id == 1
+    (knee,) = [point for point in front_of(both, trials) if point.knee]
+    assert knee.trial.id == 1
+
+
+def test_a_trial_that_breaks_a_constraint_moves_no_front() -> None:
+    limited = Goal(
+        "accuracy",
+        others=(ObjectiveSpec("latency", "minimize"),),
+        constraints=(OutcomeConstraint("latency <= 10", ("latency",)),),
+    )
+    seen = situation(goal=limited, trials=tuple(trials_at(POINTS)))
+    assert seen.past.furthest() is None
+    assert not seen.past.improvements()
+    assert plateau(seen)[0] == 0, "the search has not found what it looks for"
+    assert hypervolume_of(limited, trials_at(POINTS)) is None

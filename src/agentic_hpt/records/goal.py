@@ -123,9 +123,9 @@ class Goal:
 
         `None` for a trial that breaks an outcome constraint, whose value is no gain.
         """
-        if self.merges is not None:
-            return trial.values.get(HYPERVOLUME)
-        return self.value(trial) if not self.constraints or self.feasible(trial) else None
+        if self.constraints and not self.feasible(trial):
+            return None
+        return self.value(trial) if self.merges is None else trial.values.get(HYPERVOLUME)
 
     def furthest(self, trials: Iterable[Trial]) -> Trial | None:
         """Give the trial that brought the search to where it is: the best one, or the last that moved the front."""
@@ -180,11 +180,20 @@ class Goal:
             repeated.update({t.id: holds for t in same})
         return [t for t in trials if repeated.get(t.id, self.feasible(t))]
 
-    def _meets(self, trial: Trial) -> bool:
-        """Say whether a trial reaches the targets of several objectives, if there are any."""
-        losses = self.losses(trial)
-        bounds = [None if o.target is None else o.loss(o.target) for o in self.objectives]
-        return losses is not None and all(b is None or loss <= b for loss, b in zip(losses, bounds, strict=True))
+    def _meeting(self, trials: list[Trial]) -> set[int]:
+        """Give the trials (by id) that reach the targets of several objectives, by the means of what ran again."""
+        bounds = [math.inf if o.target is None else o.loss(o.target) for o in self.objectives]
+        losses = {t.id: [own] for t in trials if (own := self.losses(t)) is not None}
+        for same in self._repeated(trials).values():
+            runs = [own for t in same for own in losses.get(t.id, ())]
+            losses.update((t.id, runs) for t in same)
+        return {
+            number
+            for number, runs in losses.items()
+            if all(
+                sum(column) / len(runs) <= bound for column, bound in zip(zip(*runs, strict=True), bounds, strict=True)
+            )
+        }
 
     def best(self, trials: Iterable[Trial]) -> Trial | None:
         """Give the complete trial with the best value that satisfies the constraints; of equals, the earliest.
@@ -195,7 +204,8 @@ class Goal:
         if self.several:
             given = {t.id: t for t in trials}
             goal, shown = self.merged(given.values(), whole=False)
-            knee = goal.best([t for t in shown if self._meets(given[t.id])]) or goal.best(shown)
+            meeting = self._meeting(list(given.values())) if any(o.target is not None for o in self.objectives) else ()
+            knee = goal.best([t for t in shown if t.id in meeting]) or goal.best(shown)
             return given[knee.id] if knee is not None else None
         trials = self.satisfying(trials)
         estimates = self.expected(trials)
