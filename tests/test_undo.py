@@ -320,3 +320,14 @@ def test_the_order_in_which_trials_come_changes_nothing() -> None:
     backwards = replace(now, trials=tuple(reversed(now.trials)))
     assert effects(backwards) == effects(now)
     assert reversals(backwards) == reversals(now)
+
+
+def test_a_best_outside_beats_a_lucky_single_run_inside_by_what_both_are_estimated_at() -> None:
+    again = [trial(0, v, params=NEW, kind="repeat" if i else "joint", round=2) for i, v in enumerate([0.9, 0.7, 0.8])]
+    now = after([FREEZE], [*again, *later([0.82])])
+    best, lucky, estimates = incumbent(now), now.trials[-1], now.goal.expected(now.trials)
+    assert best is not None
+    assert dict(best.params) == NEW
+    assert estimates[best.id] > estimates[lucky.id], "though the single run looks better"
+    (undone,) = reversals(now)
+    assert f"which beats the best inside by {estimates[best.id] - estimates[lucky.id]:.4g}, " in undone.reason

@@ -245,7 +245,7 @@ def _followed(
 def _why_lift(situation: Situation, limit: Limit, best: Trial | None, effect: Effect | None) -> str:
     """Say why a limit can't stand, to follow on its name; empty when it can."""
     if best is not None and not limit.holds(best.params):
-        goal, estimates = situation.goal, situation.goal.estimates(situation.trials)
+        goal, estimates = situation.goal, situation.goal.expected(situation.trials)  # as the best one is found
         inside: float | None = None
         for trial in situation.trials:
             if limit.holds(trial.params) and goal.feasible(trial):
