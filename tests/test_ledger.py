@@ -527,6 +527,18 @@ def test_the_final_report(home: Home) -> None:
     assert [e.payload for e in open_outbox(home.url, home.row.uid).pending(9)] == [{"a": 1}]
 
 
+def test_an_end_without_figures_is_told_once_and_only_where_the_study_was(home: Home) -> None:
+    ledger = home.open()
+    ledger.record_failure("no trial was completed")
+    assert ledger.unsent() == 0
+    ledger.post_study({"study": "digits"})
+    for _ in range(2):
+        ledger.record_failure("no trial was completed")
+    entries = open_outbox(home.url, home.row.uid).pending(9)
+    assert [(e.key, e.kind) for e in entries] == [("study", "study"), ("failed", "failed")]
+    assert entries[1].payload == {"why": "no trial was completed"}
+
+
 # -- outbox ---------------------------------------------------------------------------------------------------------
 
 

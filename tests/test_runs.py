@@ -298,6 +298,19 @@ def test_ask_and_tell(home: Path) -> None:
         assert study.trials()[2].failure is FailureKind.CRASH
 
 
+def test_what_was_asked_for_and_not_told_is_given_up_when_the_study_is_run(tmp_path: Path, home: Path) -> None:
+    described = describe(tmp_path, strategy="joint", budget={"trials": 3}, fresh_seeds=0)
+    with Study.create(StudyConfig.from_mapping(described), home=home) as study:
+        study.tell(study.ask(), 0.5)
+        study.ask()
+        result = study.run()
+    assert [t.state.value for t in result.trials] == ["complete", "failed", "complete"], "else it would run for ever"
+    assert (result.trials[1].failure, result.trials[1].message) == (
+        FailureKind.CANCELLED,
+        "the study was run before this was told",
+    )
+
+
 def test_only_the_home_is_written(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = tmp_path / "work"
     work.mkdir()

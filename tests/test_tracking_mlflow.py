@@ -4,7 +4,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -306,6 +306,16 @@ def test_a_model_that_cannot_be_logged_leaves_the_rest(home: Path) -> None:
     assert (home / "home" / "artifacts" / run.info.run_id / "artifacts" / "history.png").exists()
     assert "gone.png is missing" in run.data.tags["hpt.problem"]
     assert "no_such_module" in run.data.tags["hpt.problem"]
+
+
+def test_a_study_that_failed_does_not_run_for_ever(home: Path) -> None:
+    mlflow = store(home)
+    run_id = mlflow.write(STUDY)
+    entry = OutboxEntry(20, "failed", "failed", {"why": "no trial was completed; 5 failed"})
+    assert [mlflow.write(entry), mlflow.write(replace(entry, claimed=True))] == [run_id, run_id]
+    run = mlflow._client.get_run(run_id)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["hpt.problem"] == "no trial was completed; 5 failed"
 
 
 def test_a_study_that_goes_on_behind_its_end_ends_anew_in_the_same_run(home: Path) -> None:

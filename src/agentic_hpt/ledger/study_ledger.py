@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from sqlalchemy import Connection, func, insert, select, update
@@ -354,10 +354,10 @@ class StudyLedger(StudyLog):
 
         self._write(write)
 
-    def give_up(self, why: str, *, search: bool = True) -> None:
-        """Close the trials that have not ended; without `search` only those that belong to an end of the study."""
+    def give_up(self, why: str, of: Callable[[Trial], bool] = lambda trial: True) -> None:
+        """Close the trials that have not ended, or those `of` them."""
         cancelled = Outcome.failed(FailureKind.CANCELLED, why)
-        for trial in [t for t in self._trials.values() if not t.finished and (search or not t.counted)]:
+        for trial in [t for t in self._trials.values() if not t.finished and of(t)]:
             self.finish(trial.id, self.start(trial.id).attempt, cancelled)
 
     # -- usage -----------------------------------------------------------------------------------------------------

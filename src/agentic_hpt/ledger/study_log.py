@@ -160,13 +160,27 @@ class StudyLog:
 
         def record(connection: Connection) -> None:
             connection.execute(update(studies).where(studies.c.id == self._study).values(final=body))
-            end = 1 + sum(change.reopens for change in changes_of(connection, self._study))
-            key = "final" if end == 1 else f"final/{end}"
+            key = self._end_key(connection, "final")
             if not self._is_posted(connection, key):
                 before(connection)
                 self._post(connection, "final", key, 0, payload)
 
         self._write(record)
+
+    def record_failure(self, why: str) -> None:
+        """Tell MLflow, if it was told of the study, that this ends without figures."""
+
+        def record(connection: Connection) -> None:
+            key = self._end_key(connection, "failed")
+            if self._is_posted(connection, "study") and not self._is_posted(connection, key):
+                self._post(connection, "failed", key, 0, {"why": why})
+
+        self._write(record)
+
+    def _end_key(self, connection: Connection, kind: str) -> str:
+        """Name an end of the study in the outbox: it may have had others."""
+        end = 1 + sum(change.reopens for change in changes_of(connection, self._study))
+        return kind if end == 1 else f"{kind}/{end}"
 
     def changes(self) -> list[Change]:
         """Give what persons changed of the study beside its space, in order."""

@@ -255,10 +255,10 @@ class OutboxEntry:
     """Something that MLflow must still be told. `claimed` says that an earlier writer may have told it already."""
 
     id: int
-    kind: Literal["study", "trial", "decision", "revision", "change", "final"]
+    kind: Literal["study", "trial", "decision", "revision", "change", "final", "failed"]
     key: str
-    """Unique in the study: `study`, `trial/12/1` (number and attempt), `decision/3`, `revision/1`, `change/1`, `final`,
-    and `final/2` where the study had ended before."""
+    """Unique in the study: `study`, `trial/12/1` (number and attempt), `decision/3`, `revision/1`, `change/1`, `final`
+    or, without figures, `failed`, and `final/2` where the study had ended before."""
     payload: JsonObject
     claimed: bool = False
 

@@ -138,12 +138,17 @@ class Study(StudyView):
         return changed
 
     def extend(
-        self, trials: int | str | None = None, minutes: float | str | None = None, target: float | None = None
+        self,
+        trials: int | str | None = None,
+        minutes: float | str | None = None,
+        target: float | None = None,
+        described: StudyConfig | None = None,
     ) -> list[str]:
         """Give a study more budget, one that has ended too; `run` then goes on. Says what was changed.
 
-        `trials` and `minutes` come on top; text is what `hpt resume` takes, `+50` or a new total. Raises `ConfigError`
-        where there would be nothing to go on for, `StudyBusy` while the study runs.
+        `trials` and `minutes` come on top; text is what `hpt resume` takes, `+50` or a new total. A description that
+        was changed beside is `described`. Raises `ConfigError` where there would be nothing to go on for, `StudyBusy`
+        while the study runs.
         """
         from agentic_hpt.study.describing import budgeted, ended_by
 
@@ -151,7 +156,8 @@ class Study(StudyView):
         asked = {name: given if isinstance(given, str) else f"+{given}" for name, given in more.items() if given}
         ledger = self._ledger()
         ended = self._ended() or ended_by(ledger) is not None
-        return self.redescribe(budgeted(self.config, ledger.usage(), ended=ended, target=target, **asked))
+        config = described or self.config
+        return self.redescribe(budgeted(config, ledger.usage(), ended=ended, target=target, **asked))
 
     def redescribe(self, config: StudyConfig) -> list[str]:
         """Take over a changed description of a study that is not running; `run` then goes on with it.
@@ -188,6 +194,7 @@ class Study(StudyView):
             ended_by = describing.ended_by(ledger)
             other_end = (before.budget, before.target) != (config.budget, config.target)
             other_end |= other_space and ended_by == "exhausted"
+            other_end |= before.stop != config.stop and ended_by == "no_gain"
             reopens = self._ended() or (ended_by is not None and other_end)
             if reopens:
                 describing.check_worth_it(before, config, usage, ended_by)
@@ -199,7 +206,7 @@ class Study(StudyView):
             else:
                 ledger.record_change(change, config.to_json())
                 if reopens:
-                    ledger.give_up("the study went on before it had ended", search=False)
+                    ledger.give_up("the study went on before it had ended", lambda trial: not trial.counted)
         finally:
             self._release()
         self._row = self._store.by_uid(self._row.uid)
@@ -258,6 +265,7 @@ class Study(StudyView):
         try:
             self._complete_making()
             self._note("running")
+            self._ledger().give_up("the study was run before this was told", lambda trial: trial.kind == "ask")
             return wiring.open_parts(
                 self.config,
                 self._settings,
@@ -380,6 +388,7 @@ class Study(StudyView):
             self._note("finalized", stopped_by)
             return
         why = _why_nothing_was_found(self.config.goal, ledger.trials())
+        ledger.record_failure(why)
         self._note("failed", stopped_by, why)
 
     def settle(self, error: BaseException) -> None:

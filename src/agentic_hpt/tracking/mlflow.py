@@ -75,6 +75,7 @@ class MlflowStore:
             "revision": self._write_revision,
             "change": self._write_change,
             "final": self._write_final,
+            "failed": self._write_failed,
         }[entry.kind]
         try:
             with _translating():
@@ -233,6 +234,12 @@ class MlflowStore:
             logging.getLogger(__name__).warning("%s", text)
             self._client.set_tag(run_id, "hpt.problem", text[: encoding.MESSAGE_LENGTH])
         self._client.set_terminated(run_id, "FINISHED", end_time=now)
+        return run_id
+
+    def _write_failed(self, entry: OutboxEntry) -> str:
+        run_id = self._own_run(entry)
+        self._client.set_tag(run_id, "hpt.problem", mask_secrets(str(entry.payload["why"]))[: encoding.MESSAGE_LENGTH])
+        self._client.set_terminated(run_id, "FAILED", end_time=_now())
         return run_id
 
     def _file(self, run_id: str, file: str) -> str | None:
