@@ -14,6 +14,7 @@ from agentic_hpt.records import (
     Budget,
     DecisionRecord,
     Insights,
+    OutcomeConstraint,
     Params,
     Report,
     Trial,
@@ -699,6 +700,13 @@ def test_a_trial_is_not_stopped_without_a_measure() -> None:
     now = reported(running=(going(0.1),))
     first, second, _ = judged(now, *({"type": "stop_trial", "trial": 60} for _ in "ab"))
     assert (first.verdict, second.verdict) == ("accepted", "refused")
+
+
+def test_what_breaks_an_outcome_constraint_is_no_measure_for_a_running_trial() -> None:
+    now = reported(running=(going(0.1),))
+    nothing_holds = replace(now.goal, constraints=(OutcomeConstraint("accuracy >= 2", ("accuracy",)),))
+    refused = one(replace(now, goal=nothing_holds), "stop_trial", trial=60)
+    assert refused.verdict_reason.startswith("0 complete trials reported by step")
 
 
 def test_a_trial_that_beats_the_best_is_never_stopped() -> None:

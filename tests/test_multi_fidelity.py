@@ -14,7 +14,17 @@ from agentic_hpt.coordinator.evidence import build_evidence
 from agentic_hpt.errors import ConfigError
 from agentic_hpt.fidelity import Halving, Spent, curve_of, rung_steps, rungs, spent
 from agentic_hpt.protocols import Situation
-from agentic_hpt.records import ActionRecord, Assignment, DecisionRecord, Goal, Params, Report, Trial, TrialState
+from agentic_hpt.records import (
+    ActionRecord,
+    Assignment,
+    DecisionRecord,
+    Goal,
+    OutcomeConstraint,
+    Params,
+    Report,
+    Trial,
+    TrialState,
+)
 from agentic_hpt.report.stopping import stopping_sentences
 from agentic_hpt.space import Float, SearchSpace
 from agentic_hpt.strategies import Joint
@@ -91,6 +101,11 @@ def test_imported_trials_and_repeats_are_no_measure(kind: str) -> None:
     trials = three(0.1, 0.2, 0.3)
     other = curved(3, [0.9] * 9, kind=kind)
     assert [set(rung.values) for rung in rungs([*trials, other], GOAL, Halving(min_steps=3))] == [{0, 1, 2}]
+
+
+def test_a_complete_trial_that_breaks_an_outcome_constraint_takes_no_place_at_a_rung() -> None:
+    small = replace(GOAL, constraints=(OutcomeConstraint("accuracy <= 0.25", ("accuracy",)),))
+    assert [set(rung.values) for rung in rungs(three(0.1, 0.2, 0.3), small, Halving(min_steps=3))] == [{0, 1}]
 
 
 # -- promotions -------------------------------------------------------------------------------------------------------

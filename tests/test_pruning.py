@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from agentic_hpt.fidelity import Halving
 from agentic_hpt.protocols import Pruner
-from agentic_hpt.records import Goal, Report, Trial, TrialState, WorkerKind
-from agentic_hpt.strategies import AsyncHalving, FloorRule, MedianPruner, NoPruner
+from agentic_hpt.records import Goal, ObjectiveSpec, Report, Trial, TrialState, WorkerKind
+from agentic_hpt.strategies import AsyncHalving, FloorRule, FrontPruner, MedianPruner, NoPruner
 
 GOAL = Goal("m")
 
@@ -244,7 +246,7 @@ class Always:
     def should_stop(self, trial: int, report: Report) -> bool:
         return True
 
-    def ended(self, trial: int, complete: bool) -> None:
+    def ended(self, trial: int, complete: bool, allowed: bool = True) -> None:
         pass
 
 
@@ -315,6 +317,36 @@ class TestWhoeverWantsTrialsStopped:
             again.remember(Trial(number, {}, state, 0, "w", "joint", 1, reports=reports))
         later = [[runs(floor, made(n), asked=asked) for n in range(37, 60)] for floor in (lived, again)]
         assert later[0] == later[1]
+
+
+@pytest.mark.parametrize("remembered", [False, True])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda: MedianPruner(GOAL),
+        lambda: AsyncHalving(GOAL, Halving()),
+        lambda: FrontPruner(Goal("m", others=(ObjectiveSpec("n"),))),
+    ],
+    ids=["median", "asha", "front"],
+)
+def test_what_breaks_an_outcome_constraint_stops_no_other(rule: Callable[[], Pruner], remembered: bool) -> None:
+    """Large models are good and too large: small ones, of which one is to win, would all look poor beside them."""
+    floor = FloorRule(rule(), Halving())
+
+    def run(number: int, value: float, allowed: bool) -> bool:
+        reports = tuple(Report(step, {"m": value + step / 100, "n": value}) for step in range(9))
+        if remembered and not allowed:
+            done = Trial(number, {}, TrialState.COMPLETE, 0, "w", "joint", 1, reports=reports)
+            floor.remember(done, allowed)
+            return True
+        floor.began(made(number))
+        stopped = any(floor.should_stop(number, report) for report in reports)
+        floor.ended(number, not stopped, allowed)
+        return not stopped
+
+    assert all([run(number, 0.9, allowed=False) for number in range(8)])
+    assert all([run(number, number / 100, allowed=True) for number in range(8, 14)]), "each is the best so far"
+    assert not run(14, 0.0, allowed=True), "among those that are allowed the rule is what it was"
 
 
 def test_several_at_once_are_spared_no_more_often_than_one_by_one() -> None:

@@ -120,14 +120,16 @@ def rung_steps(lengths: Sequence[int], halving: Halving) -> tuple[int, ...]:
 def rungs(trials: Sequence[Trial], goal: Goal, halving: Halving) -> list[Rung]:
     """Give the rungs, lowest first, with who of the newest 1,000 came to each; `trials` are in order of their numbers.
 
-    Of trials that go on from one another the newest stands for all.
+    Of trials that go on from one another the newest stands for all. A complete one that breaks an outcome constraint
+    has no place there: it can't be the best.
     """
     known = {t.id: t for t in trials if t.kind not in ("imported", "repeat")}
-    complete = (t for t in known.values() if t.state is TrialState.COMPLETE)
+    complete = [t for t in known.values() if t.state is TrialState.COMPLETE]
     lengths = (steps_done(curve_of(t, goal.metric, known)) for t in complete)
     found = rung_steps(list(islice((length for length in lengths if length), MEASURING_TRIALS)), halving)
     continued = {t.continues for t in known.values()}
-    newest = [t for t in known.values() if t.id not in continued][-_NEWEST:]
+    barred = {t.id for t in complete if not goal.feasible(t)} if goal.constraints else set()
+    newest = [t for t in known.values() if t.id not in continued and t.id not in barred][-_NEWEST:]
     curves = {t.id: curve_of(t, goal.metric, known) for t in newest}
     on_their_way = {t.id for t in newest if t.continues is not None and not t.finished}
     return [rung_of(curves, steps, on_their_way) for steps in found]

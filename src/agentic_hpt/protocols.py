@@ -249,8 +249,8 @@ class Pruner(Protocol):
     def should_stop(self, trial: int, report: Report) -> bool:
         """Take a report in, and say whether the trial looks too poor to go on."""
 
-    def ended(self, trial: int, complete: bool) -> None:
-        """Learn that a trial ended; only complete trials become a measure for others."""
+    def ended(self, trial: int, complete: bool, allowed: bool = True) -> None:
+        """Learn that a trial ended; only complete trials that are `allowed` become a measure for others."""
 
 
 class EarlyStopping(Protocol):
@@ -265,8 +265,8 @@ class EarlyStopping(Protocol):
     def should_stop(self, trial: int, report: Report, asked: bool = False) -> bool:
         """Take a report in, and say whether the trial stops; `asked` says that a decision wants it stopped."""
 
-    def ended(self, trial: int, complete: bool) -> None:
-        """Learn that a trial ended."""
+    def ended(self, trial: int, complete: bool, allowed: bool = True) -> None:
+        """Learn that a trial ended; one that breaks an outcome constraint is not `allowed`."""
 
 
 class Coordinator(Protocol):

@@ -159,7 +159,7 @@ async def run_trial(parts: StudyParts, trial: Trial, emit: Emit, *, search: bool
         await parts.think(check_first_answer, parts, problem)
     told, fatal = await tell(parts, trial, outcome, search)
     if search:
-        parts.pruner.ended(trial.id, told.state is TrialState.COMPLETE)
+        parts.pruner.ended(trial.id, told.state is TrialState.COMPLETE, parts.config.goal.feasible(told))
     emit(_event(parts, told))
     if fatal is not None:
         raise fatal

@@ -278,7 +278,7 @@ def _early_stopping(config: StudyConfig, earlier: Sequence[Trial]) -> EarlyStopp
 
     stopping = FloorRule(_pruner(config), config.pruning.halving)
     for trial in earlier:
-        stopping.remember(trial)
+        stopping.remember(trial, config.goal.feasible(trial))
     return stopping
 
 

@@ -43,7 +43,8 @@ def stop_trial(action: StopTrial, draft: Draft) -> ActionRecord:
     if not reported:
         return refused(action, draft, "it has reported nothing yet")
     step, best = max(reported), _best(goal, list(reported.values()))
-    others = [value for t in draft.complete if (value := _at(curve_of(t, goal.metric, known), step)) is not None]
+    allowed = [t for t in draft.complete if goal.feasible(t)]  # who may win sets the measure
+    others = [value for t in allowed if (value := _at(curve_of(t, goal.metric, known), step)) is not None]
     if len(others) < _LEAST_CURVES:
         return refused(
             action, draft, f"{len(others)} complete trials reported by step {step}; {_LEAST_CURVES} are needed"

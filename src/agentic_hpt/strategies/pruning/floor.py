@@ -40,7 +40,7 @@ class FloorRule:
         self._repeats: set[int] = set()
         """They are no measure either: a configuration that ran five times would take five places at a rung."""
 
-    def remember(self, trial: Trial) -> None:
+    def remember(self, trial: Trial, allowed: bool = True) -> None:
         """Take in a trial of an earlier run of the study; to be told of all, in order of their numbers."""
         if trial.kind == "imported":  # of a study that need not be like this one
             return
@@ -52,7 +52,7 @@ class FloorRule:
         self._stopped.discard(self._root(trial.id))
         if trial.state is TrialState.PRUNED:
             self._stopped.add(self._root(trial.id))
-        self.ended(trial.id, trial.state is TrialState.COMPLETE)
+        self.ended(trial.id, trial.state is TrialState.COMPLETE, allowed)
 
     def began(self, trial: Trial) -> None:
         """Learn that a trial begins."""
@@ -90,8 +90,8 @@ class FloorRule:
         self._stopped.add(root)
         return True
 
-    def ended(self, trial: int, complete: bool) -> None:
-        """Learn that a trial ended."""
+    def ended(self, trial: int, complete: bool, allowed: bool = True) -> None:
+        """Learn that a trial ended; one that breaks an outcome constraint, and so is not `allowed`, stops no other."""
         self._under_way.discard(trial)
         if trial in self._repeats:
             return
@@ -99,7 +99,7 @@ class FloorRule:
         self._whole.discard(trial)
         if complete:
             self._lengths[root] = self._done(root)
-        self._rule.ended(root, complete)
+        self._rule.ended(root, complete, allowed)
 
     def _root(self, trial: int) -> int:
         return self._roots.get(trial, trial)

@@ -62,9 +62,10 @@ class AsyncHalving:
             passed.add(trial)
         return not goes_on
 
-    def ended(self, trial: int, complete: bool) -> None:
+    def ended(self, trial: int, complete: bool, allowed: bool = True) -> None:
         """Learn that a trial ended: the first complete ones say where the rungs are.
 
+        One that turned out not to be `allowed` takes no place at any rung: it can't be the best one.
         One that ended at a rung did not go on from there, whatever was said: a resumed study is told of trials in the
         order of their numbers, which need not be that in which they came.
         """
@@ -78,6 +79,11 @@ class AsyncHalving:
                     passed.discard(trial)
             return
         self._lengths[trial] = steps_done(curve)
+        if not allowed:
+            del self._curves[trial]
+            for values, passed in self._rungs.values():
+                values.pop(trial, None)
+                passed.discard(trial)
         found = rung_steps([self._lengths[t] for t in sorted(self._lengths)], self._halving)
         if found != tuple(self._rungs):
             rungs = (rung_of(self._curves, steps) for steps in found)

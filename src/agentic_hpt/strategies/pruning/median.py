@@ -40,13 +40,13 @@ class MedianPruner:
         best = max(curve.values()) if self._goal.direction == "maximize" else min(curve.values())
         return median is not None and self._goal.better(median, best)
 
-    def ended(self, trial: int, complete: bool) -> None:
-        """Learn that a trial ended; only complete trials become a measure for others."""
-        if complete and trial in self._curves:
+    def ended(self, trial: int, complete: bool, allowed: bool = True) -> None:
+        """Learn that a trial ended; only complete trials that are `allowed` become a measure for others."""
+        if not (complete and allowed):
+            self._curves.pop(trial, None)
+        elif trial in self._curves:
             self._complete.add(trial)
             self._medians.clear()
-        elif not complete:
-            self._curves.pop(trial, None)
 
     def _median(self, step: int) -> float | None:
         """Give the median of the complete trials at a step; `None` where nothing is pruned yet."""
@@ -68,5 +68,5 @@ class NoPruner:
         """Say no."""
         return False
 
-    def ended(self, trial: int, complete: bool) -> None:
+    def ended(self, trial: int, complete: bool, allowed: bool = True) -> None:
         """Learn nothing."""

@@ -42,9 +42,9 @@ class FrontPruner:
         reached = tuple(map(min, zip(*curve.values(), strict=True)))
         return 2 * sum(dominates(other[report.step], reached) for other in others) >= len(others)
 
-    def ended(self, trial: int, complete: bool) -> None:
-        """Learn that a trial ended; only complete trials become a measure for others."""
-        if complete and trial in self._curves:
-            self._complete.add(trial)
-        elif not complete:
+    def ended(self, trial: int, complete: bool, allowed: bool = True) -> None:
+        """Learn that a trial ended; only complete trials that are `allowed` become a measure for others."""
+        if not (complete and allowed):
             self._curves.pop(trial, None)
+        elif trial in self._curves:
+            self._complete.add(trial)
