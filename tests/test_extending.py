@@ -15,7 +15,7 @@ from agentic_hpt.cli.app import main
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.errors import ConfigError, StudyBusy
 from agentic_hpt.objectives import fingerprint
-from agentic_hpt.records import JsonObject
+from agentic_hpt.records import ActionRecord, DecisionRecord, JsonObject
 from agentic_hpt.study import Result, Study, describing, resume_study, run_study
 from agentic_hpt.study.telling import explain_study
 from study_runs import SPACE, describe, drive, finished
@@ -335,6 +335,38 @@ def test_a_study_that_ended_needs_more_than_another_word(tmp_path: Path, home: P
     changed = StudyConfig.from_mapping(described(tmp_path, description="other words"))
     with pytest.raises(ConfigError, match="has ended: only more budget, or another target"):
         resume_study("study", home=home, described=changed)
+
+
+def test_a_changed_file_and_more_budget_are_taken_over_together(tmp_path: Path, home: Path) -> None:
+    run(tmp_path, home)
+    changed = StudyConfig.from_mapping(described(tmp_path, fresh_seeds=1))
+    study = Study.open("study", home)
+    assert sorted(study.extend("+2", described=changed)) == ["budget.trials 6 -> 8", "fresh_seeds 0 -> 1"]
+    assert (study.status, study.config.fresh_seeds, study.config.budget.trials) == ("stopped", 1, 8)
+
+
+def test_a_study_goes_on_once_nothing_says_any_more_that_it_is_not_worth_it(tmp_path: Path, home: Path) -> None:
+    study = Study.create(StudyConfig.from_mapping(described(tmp_path, stop="no_gain")), home=home)
+    ended = ActionRecord("finalize", "", (), "accepted", "", {"stopped_by": "no_gain"})
+    study._ledger().record_decision(DecisionRecord(1, "policy", (ended,)))
+    study._note("finalized", "no_gain")
+    same = StudyConfig.from_mapping(described(tmp_path, stop="no_gain", description="other words"))
+    with pytest.raises(ConfigError, match="more budget, or another target"):
+        study.redescribe(same)
+    study.redescribe(StudyConfig.from_mapping(described(tmp_path)))
+    assert study.status == "stopped"
+
+
+def test_a_decision_that_waits_for_a_person_is_in_force_once_nobody_is_to_be_asked(tmp_path: Path, home: Path) -> None:
+    def nobody(request: object) -> object:
+        raise EOFError
+
+    asking = StudyConfig.from_mapping(described(tmp_path, coordinator={"approve": True}, budget={"trials": 3}))
+    assert run_study(asking, home=home, approver=nobody).status == "stopped"
+    changed = StudyConfig.from_mapping(described(tmp_path, budget={"trials": 3}))
+    result = resume_study("study", home=home, described=changed)
+    assert (result.status, counted(result)) == ("finalized", 3)
+    assert [d.review for d in result.decisions] == ["", ""]
 
 
 # -- other code -------------------------------------------------------------------------------------------------------

@@ -260,6 +260,30 @@ def test_a_limit_of_the_old_space_binds_the_new_one_no_more(tmp_path: Path, home
     assert main(["explain", "study", "--home", str(home)]) == 0
 
 
+def test_a_study_whose_decisions_are_asked_for_goes_on_in_its_revised_space(tmp_path: Path, home: Path) -> None:
+    from agentic_hpt.records import ActionRecord, DecisionRecord
+
+    described = describe(tmp_path, trials_per_round=4, strategy="joint", budget={"trials": 6}, fresh_seeds=0)
+    study = Study.create(StudyConfig.from_mapping({**described, "coordinator": {"approve": True}}), home=home)
+    study.ask()
+    study.close()
+    frozen = ActionRecord("freeze", "", (), "accepted", "", {"parameter": "dropout", "range": {"values": [0.1]}})
+    study._ledger().record_decision(DecisionRecord(0, "person", (frozen,)))
+    asked: list[object] = []
+
+    def person(request: Mapping[str, object]) -> str:
+        asked.append(request["round"])
+        return "approve"
+
+    result = resume_study("study", home=home, space=ADDED, approver=person)
+
+    assert (result.stopped_by, result.usage.trials) == ("budget.trials", 6)
+    assert asked == [1, 2], "what comes first in the new space is asked for, too"
+    page = result.report(tmp_path / "report.html").read_text()
+    assert "lifted when the space was revised" in page
+    assert "none of them stands" in page
+
+
 def test_a_space_can_be_revised_again_and_brings_trials_back(tmp_path: Path, home: Path) -> None:
     drive(describe(tmp_path, strategy="joint"), home, "decision", 1)
     study = Study.open("study", home)
@@ -267,6 +291,8 @@ def test_a_space_can_be_revised_again_and_brings_trials_back(tmp_path: Path, hom
     study.revise(NARROW)
     lost = ran - len(study.trials())
     assert lost > 0
+    told = study.result().to_json()["trials"]
+    assert (told["outside"], told["total"]) == (lost, ran), "what was spent is told, too"  # type: ignore[index]
     made = study.revise(SPACE)
     assert len(study.trials()) == ran
     assert f"{ran} of {ran} trials are of use" in made.told

@@ -171,6 +171,7 @@ def show_result(console: Console, goal: Goal, document: JsonObject) -> None:
     if document.get("error"):
         console.print(f"  {visible(document['error'])}")
     states = ", ".join(f"{trials[state]} {state}" for state in ("complete", "pruned", "failed") if trials.get(state))
+    states += f", {trials['outside']} outside the space as revised" if trials.get("outside") else ""
     total = trials.get("total")
     ran = counted(total, "trial") if isinstance(total, int) else "no trials"
     console.print(

@@ -101,7 +101,8 @@ class Nodes:
         if decision is None:
             situation = await _situation(parts, round_, emit)
             nothing_new = not await parts.think(parts.strategy.plan, situation, None)
-            exhausted = nothing_new or (round_ > 0 and idle_round(parts, state))
+            opening = round_ == max(parts.begins, parts.goes_on)  # no round ran in this thread that could be idle
+            exhausted = nothing_new or (not opening and idle_round(parts, state))
             decision = await bridging.decide(parts, replace(situation, exhausted=exhausted))
             if round_ == 0 and decision.finalizes:
                 # Trials of another study can't end this one: it has none of its own yet.
@@ -122,8 +123,10 @@ class Nodes:
         round_ = state["round"]
         decision = await parts.think(parts.ledger.decision, round_)
         if decision is None:
-            situation = await _situation(parts, round_, emit)
             proposed = DecisionRecord.from_json(state["proposed"])
+            if not parts.config.coordinator.approve:  # the study was described anew since: nobody is asked any more
+                return await _in_force(parts, await bridging.keep(parts, proposed), emit)
+            situation = await _situation(parts, round_, emit)
             if round_ not in parts.shown:  # for an answer it is what it was when the question was put
                 parts.shown = {round_: await parts.think(build_evidence, situation)}
             request = review_request(proposed, situation, parts.shown[round_])

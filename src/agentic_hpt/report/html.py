@@ -33,10 +33,12 @@ def write_report(
     artifacts: Path | None,
     usage: Usage,
     effects: Sequence[Effect] = (),
+    since: int = 0,
 ) -> Path:
     """Write a study's report to `path`, making its folder, and give the path.
 
-    `effects` are what the accepted actions were to bring and have brought.
+    `effects` are what the accepted actions were to bring and have brought; behind the round `since` the search went on
+    in a revised space.
 
     The confusion matrix is there when a `holdout.json` lies beside the final model's folder, or in `artifacts`.
     Raises `ConfigError` when the file can't be written.
@@ -64,7 +66,7 @@ def write_report(
         status=status,
         usage=usage,
         budget=config.limits_of_study,
-        findings=summarize(config, status, trials, decisions, final, usage),
+        findings=summarize(config, status, trials, decisions, final, usage, since),
         effects={(effect.round, effect.position): effect_words(effect) for effect in effects},
         history=_embedded(lambda png: history_figure(config.goal, shown, png)) if shown else None,
         front=_embedded(lambda png: front_figure(config.goal, shown, png)) if config.goal.several and shown else None,

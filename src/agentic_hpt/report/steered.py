@@ -39,11 +39,18 @@ class OnEdge:
     edge: Literal["lowest", "highest"]
 
 
-def steered(decisions: Iterable[DecisionRecord]) -> tuple[Steered, ...]:
-    """List what accepted actions set, in order, each with what ended it."""
+def steered(decisions: Iterable[DecisionRecord], since: int = 0) -> tuple[Steered, ...]:
+    """List what accepted actions set, in order, each with what ended it.
+
+    Decisions before the round `since` were about a space that was revised, which ended all that they had set.
+    """
     found: list[Steered] = []
     standing: dict[str, int] = {}
+    of_now = False
     for decision in decisions:
+        if decision.round >= since and not of_now:
+            of_now = True
+            _lift(found, standing)
         for action in decision.actions:
             if action.verdict == "refused" or action.type not in _STEERING:
                 continue
@@ -57,7 +64,15 @@ def steered(decisions: Iterable[DecisionRecord]) -> tuple[Steered, ...]:
             if _sets(action.type, action.detail):
                 standing[name] = len(found)
                 found.append(Steered(action_words(action), decision.round, by))
+    if not of_now:
+        _lift(found, standing)
     return tuple(found)
+
+
+def _lift(found: list[Steered], standing: dict[str, int]) -> None:
+    for place in standing.values():
+        found[place] = replace(found[place], until="lifted when the space was revised")
+    standing.clear()
 
 
 def on_edge(space: SearchSpace, params: Params) -> tuple[OnEdge, ...]:

@@ -82,8 +82,12 @@ def summarize(
     decisions: Sequence[DecisionRecord],
     final: FinalReport | None,
     usage: Usage,
+    since: int = 0,
 ) -> Findings:
-    """Find out what a study's history says; `trials` in order of their ids, final ones left out or not."""
+    """Find out what a study's history says; `trials` in order of their ids, final ones left out or not.
+
+    Behind the round `since` the search went on in a revised space.
+    """
     goal = config.goal
     searched = [t for t in trials if t.counted]
     pool = [t for t in trials if t.counted or t.kind == "imported"]
@@ -93,7 +97,7 @@ def summarize(
     best = best_of(goal, pool, final)
     default = next((t for t in searched if t.kind == "default"), None)
     counts = {state.value: sum(t.state is state for t in searched) for state in TrialState}
-    steering = steered(decisions)
+    steering = steered(decisions, since)
     edges = on_edge(config.space, best.params) if best is not None else ()
     return Findings(
         goal=goal,
@@ -215,10 +219,13 @@ def _sentences(
     were = "was" if len(config.space) == 1 else "were"
     yield f"{counted(len(config.space), 'parameter')} ({names}) {were} searched to {wanted(goal)}."
     states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    ran = max(usage.trials, sum(counts.values()))
+    outside = ran - sum(counts.values())
+    states += f", {outside} outside the space as revised" if outside else ""
     asked = config.coordinator.model or any(d.kind == "llm" for d in decisions)
     decider = f"the model {config.coordinator.model or ''}".rstrip() + " under the guards" if asked else "the rules"
     yield (
-        f"{counted(sum(counts.values()), 'trial')} ({states or 'none yet'}) ran in {duration(usage.seconds)}; "
+        f"{counted(ran, 'trial')} ({states or 'none yet'}) ran in {duration(usage.seconds)}; "
         f"{decider} decided after each round."
     )
     value = goal.value(best) if best is not None else None

@@ -126,7 +126,9 @@ def check_worth_it(before: StudyConfig, after: StudyConfig, usage: Usage, stoppe
             f"study {before.study!r} ended when its space held nothing new: with the same one it would end again",
             "widen the space in the study file, then `hpt resume FILE.yaml`",
         )
-    if after.budget == before.budget and after.target == before.target and stopped_by != "exhausted":
+    other_rule = stopped_by == "no_gain" and after.stop != before.stop
+    same = after.budget == before.budget and after.target == before.target and not other_rule
+    if same and stopped_by != "exhausted":
         raise ConfigError(
             f"study {before.study!r} has ended: only more budget, or another target, lets it go on",
             f"`hpt resume {before.study} --trials +N`",

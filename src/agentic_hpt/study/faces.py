@@ -60,13 +60,14 @@ def resume_study(
     notices = []
     if (described or study.config) != study.config or space is not None:
         check_approver(described or study.config, approver)
-    if described is not None and (told := study.redescribe(described)):
+    more = not (trials is None and minutes is None and target is None)
+    if described is not None and not more and (told := study.redescribe(described)):
         notices.append(f"the study was described anew: {'; '.join(told)}")
     if space is not None:
         study.in_space(space, constraints)  # refused before there is more budget, or the next try gave it twice
-    if not (trials is None and minutes is None and target is None):
+    if more:  # with what was changed beside: a study that has ended goes on for both together
         total_trials, total_minutes = (None if given is None else str(given) for given in (trials, minutes))
-        told = study.extend(total_trials, total_minutes, target)
+        told = study.extend(total_trials, total_minutes, target, described)
         notices.append(f"the study goes on: {'; '.join(told) or 'nothing was changed'}")
     if space is not None:
         notices.append(f"the space was revised: {study.revise(space, constraints).told}")
@@ -124,13 +125,11 @@ def list_studies(home: str | Path | None = None) -> list[JsonObject]:
     found: list[JsonObject] = []
     for row in store.list_studies():
         study = Study(settings, store, row)
-        trials = study.trials()
-        best = study.best()
         entry: JsonObject = {
             "study": row.name,
             "status": study.status,
-            "trials": sum(t.counted for t in trials),
-            "best": _figure(study.config.goal, best),
+            "trials": study.usage.trials,
+            "best": _figure(study.config.goal, study.best()),
         }
         found.append(entry)
     return found

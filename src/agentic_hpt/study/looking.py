@@ -17,6 +17,7 @@ from agentic_hpt.records import (
     ModelCall,
     Note,
     Trial,
+    Usage,
     best_of,
 )
 from agentic_hpt.study.lock import StudyLock
@@ -111,6 +112,11 @@ class StudyView:
     def final(self) -> FinalReport | None:
         """The final figures, once there are any."""
         return self._ledger().final()
+
+    @property
+    def usage(self) -> Usage:
+        """What was used of the budget so far."""
+        return self._ledger().usage()
 
     def trials(self) -> list[Trial]:
         """Give the study's trials in order of their ids."""

@@ -76,12 +76,14 @@ class Result:
             artifacts=self.artifacts,
             usage=self.usage,
             effects=stated_effects(self.config, self.usage, self.trials, self.decisions, since=self.begins),
+            since=self.begins,
         )
 
     def to_json(self) -> JsonObject:
         """Give the document that `hpt run --json` prints."""
         searched = [t for t in self.trials if t.counted]
         count = {s: sum(t.state is s for t in searched) for s in TrialState}
+        outside = self.usage.trials - len(searched)
         report = self.artifacts / "report.html"
         coordinator = self.config.coordinator.model
         final = self.final
@@ -96,7 +98,8 @@ class Result:
                 "complete": count[TrialState.COMPLETE],
                 "pruned": count[TrialState.PRUNED],
                 "failed": count[TrialState.FAILED],
-                "total": len(searched),
+                **({"outside": outside} if outside else {}),
+                "total": self.usage.trials,
             },
             "best": None
             if self.best is None

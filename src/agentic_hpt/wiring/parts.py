@@ -339,6 +339,7 @@ def _outputs(
                 artifacts=artifacts,
                 usage=ledger.usage(),
                 effects=stated_effects(config, ledger.usage(), trials, decisions, since=ledger.begins),
+                since=ledger.begins,
             )
         )
         if config.mlflow.top is not None:
