@@ -421,7 +421,7 @@ def test_the_command_tells_what_a_model_decided_before_the_first_round(
     assert {work["kind"] for work in first["work"]} >= {"default", "proposals"}
     assert first["after"] == 0.0
     text = lines(explain_study(hpt.Study.open("bowl", tmp_path)))
-    assert "Before the first round the model decided" in text
+    assert "Before the first round the model ScriptedChatModel decided" in text, "it is the one that was asked then"
     assert any(line.strip().startswith("About asking the model: before the first round") for line in text)
 
 

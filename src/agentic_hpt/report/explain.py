@@ -6,7 +6,7 @@ A chapter is a decision and the round that ran under it; the first may have no d
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from agentic_hpt.config import StudyConfig
@@ -165,15 +165,17 @@ def explain(
     beyond_noise: Callable[[float, float | None], bool] = lambda gain, sd: gain > 0,
     notes: Sequence[Note] = (),
     incidents: Sequence[str] = (),
+    models: Mapping[int, str] | None = None,
 ) -> Explanation:
     """Tell a study's history; `trials` in order of their ids, final ones left out or not.
 
     Gains and effects are held against one noise, `noise_sd`. With `noise_afterwards` it comes from the fresh seeds of
-    the end, so that no decision knew it. `incidents` are sentences of what befell the study from outside.
+    the end, so that no decision knew it. `incidents` are sentences of what befell the study from outside; `models` are
+    those that were asked, by round, where it was not the one that the study has now.
     """
     goal, pool = config.goal.merged(t for t in trials if t.counted or t.kind == "imported")
     decided = {decision.round: decision for decision in decisions}
-    model = config.coordinator.model
+    asked = models or {}
     found: list[Chapter] = []
     rounds = {trial.round for trial in pool} | {number + 1 for number in decided}
     held: Trial | None = None
@@ -184,6 +186,7 @@ def explain(
         if decision is not None:
             known = [t for t in pool if t.round < round_]
             stated = {e.position: e for e in effects if e.round == decision.round}
+            model = asked.get(decision.round, config.coordinator.model)
             told = _decided(decision, model, goal, known, before, stated, notes)
         was, now = _standing(goal, before, pool, round_ - 1), _standing(goal, held, pool, round_)
         gain = None if was is None or now is None else now - was if goal.direction == "maximize" else was - now

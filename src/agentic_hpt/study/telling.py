@@ -48,4 +48,5 @@ def explain_study(study: Study) -> Explanation:
         beyond_noise=beyond_noise,
         notes=study.notes(),
         incidents=_incidents(study, result),
+        models={call.round: call.model for call in study.calls()},
     )
