@@ -13,6 +13,7 @@ import pytest
 
 import agentic_hpt as hpt
 from agentic_hpt.cli import main
+from agentic_hpt.cli.run import _likeness_words
 from agentic_hpt.coordinator.replay import ReplayCoordinator
 from agentic_hpt.records import ActionRecord, DecisionRecord, JsonObject, Trial, TrialState
 from agentic_hpt.study import Study, replay_study, resume_study
@@ -147,6 +148,14 @@ def test_a_study_without_a_usable_record_is_decided_by_the_rules_and_says_so() -
         decision = asyncio.run(ReplayCoordinator(record).decide(now))
         assert decision.kind == "rules"
         assert why in str(decision.fallback)
+
+
+def test_where_a_study_went_on_behind_an_end_the_rules_stand_in_for_nobody() -> None:
+    ended = ActionRecord("finalize", "all 6 trials are spent", (), "accepted", "", {"stopped_by": "budget.trials"})
+    decision = asyncio.run(ReplayCoordinator([DecisionRecord(1, "policy", (ended,))]).decide(situation()))
+    assert (decision.kind, decision.fallback, decision.finalizes) == ("rules", None, False)
+    told = _likeness_words(Likeness(False, False, "round 2"), 1, changed=True)
+    assert told.endswith("the study got another space or budget on its way, and is replayed as it is described now")
 
 
 def test_the_guards_judge_what_was_asked_by_the_trials_that_are_there() -> None:

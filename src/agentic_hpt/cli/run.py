@@ -119,10 +119,12 @@ def command(
 def _replayed(name: str, study: str | None, home: str | None, fresh: bool) -> Answer:
     from agentic_hpt.study import open_view, replay_study
 
-    config = open_view(name, home).config
+    view = open_view(name, home)
+    config = view.config
+    changed = bool(view.revisions) or any(change.reopens for change in view.changes())
     with progress_shown() as listener:
         result, likeness = replay_study(name, study=study, home=home, fresh=fresh, listener=listener)
-    words = _likeness_words(likeness, config.slots)
+    words = _likeness_words(likeness, config.slots, changed)
     document = {**result.to_json(), "replay": {"of": name, **likeness.to_json(), "in_words": words}}
 
     def show(console: Console) -> None:
@@ -132,11 +134,13 @@ def _replayed(name: str, study: str | None, home: str | None, fresh: bool) -> An
     return Answer(document, show, result.exit_code or int(not likeness.assignments))
 
 
-def _likeness_words(likeness: Likeness, slots: int) -> str:
+def _likeness_words(likeness: Likeness, slots: int, changed: bool) -> str:
     if not likeness.difference:
         return "the same assignments and the same configurations"
     head = "the same assignments, but other configurations" if likeness.assignments else "OTHER ASSIGNMENTS"
     why = f"; with {slots} trials at a time results came in another order" if slots > 1 else ""
+    if changed:
+        why = "; the study got another space or budget on its way, and is replayed as it is described now"
     return f"{head}: it differs first in {likeness.difference}{why}"
 
 

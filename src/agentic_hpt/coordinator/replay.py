@@ -38,7 +38,7 @@ class ReplayCoordinator:
         if held is None:
             return decide_by_rules(situation, "the replayed record ends here")
         if not any(action.asked and action.by != "policy" for action in held.actions):
-            why = None if held.kind == "rules" else "the replayed record does not hold what was asked for"
+            why = None if held.kind in ("rules", "policy") else "the replayed record does not hold what was asked for"
             return replace(decide_by_rules(situation, held.fallback or why, held.asked), bridged=held.bridged)
         try:
             actions = _judged(held, situation)
