@@ -327,6 +327,20 @@ def test_earlier_trials_are_no_trials_of_the_study(home: Path) -> None:
     assert "earlier trials: 12 of 12 trials of study 'old' can be used" in notices
 
 
+def test_what_broke_a_constraint_is_learned_from_but_not_begun_with(home: Path) -> None:
+    old = run(home, "old", constraints=["other <= 0.6"])
+    assert old.best is not None
+    best = max(t.values["score"] for t in old.trials)
+    assert best > old.best.values["score"], "what breaks it is better"
+    new = run(home, "new", transfer=[{"study": "old"}])
+    assert new.trials[1].params == old.best.params, "the old study's own constraint"
+    (held,) = Study.open("new", home).earlier()
+    assert min(held.losses) == -best
+    small = run(home, "small", transfer=[{"study": "old"}], constraints=["other <= 0.3"])
+    allowed = [t for t in old.trials if t.values["other"] <= 0.3]
+    assert small.trials[1].params == max(allowed, key=lambda t: t.values["score"]).params
+
+
 def test_what_was_read_is_kept_whatever_becomes_of_the_source(tmp_path: Path, home: Path) -> None:
     table = tmp_path / "old.csv"
     table.write_text("learning_rate,score\n0.01,0.5\n0.02,0.7\n")

@@ -37,6 +37,8 @@ class Usable:
     losses: tuple[float, ...]
     told: str
     """How many of the trials can be used, and why others can't."""
+    barred: frozenset[int] = frozenset()
+    """The places of those that are not to be tried first."""
 
 
 def plain(text: str) -> ParamValue:
@@ -57,11 +59,13 @@ def usable(study: EarlierStudy, space: SearchSpace) -> Usable:
     params: list[dict[str, ParamValue]] = []
     losses: list[float] = []
     unfit: Counter[str] = Counter()
-    for old, loss in zip(study.params, study.losses, strict=True):
+    barred: set[int] = set()
+    for place, (old, loss) in enumerate(zip(study.params, study.losses, strict=True)):
         found = _told_in(space, old)
         if isinstance(found, str):
             unfit[found] += 1
         else:
+            barred |= {len(params)} if place in study.barred else set()
             params.append(found)
             losses.append(loss)
     names = {name for old in study.params for name in old}
@@ -73,7 +77,8 @@ def usable(study: EarlierStudy, space: SearchSpace) -> Usable:
         notes.append(f"{', '.join(gone)} left out")
     total = len(study.params) + study.without
     head = f"{len(params)} of {total} trials of {study.source} can be used"
-    return Usable(study.source, tuple(params), tuple(losses), ": ".join([head, *(["; ".join(notes)] if notes else [])]))
+    text = ": ".join([head, *(["; ".join(notes)] if notes else [])])
+    return Usable(study.source, tuple(params), tuple(losses), text, frozenset(barred))
 
 
 def firsts(
@@ -134,7 +139,8 @@ def _text(value: ParamValue) -> str:
 
 def _good(entry: Usable, space: SearchSpace) -> list[dict[str, ParamValue]]:
     """Give the best tenth of the configurations that the space holds, at least three, best first."""
-    order = sorted(range(len(entry.losses)), key=lambda i: (entry.losses[i], i))
+    allowed = (place for place in range(len(entry.losses)) if place not in entry.barred)
+    order = sorted(allowed, key=lambda i: (entry.losses[i], i))
     inside = {configuration_key(entry.params[i]): entry.params[i] for i in order if space.contains(entry.params[i])}
     found = [space.validated(params) for params in inside.values()]
     return found[: max(_MOST_FIRSTS, math.ceil(_GOOD_SHARE * len(found)))]

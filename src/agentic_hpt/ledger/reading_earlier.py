@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from agentic_hpt.config import StudyConfig, mask_secrets
 from agentic_hpt.earlier import plain
 from agentic_hpt.errors import ConfigError
 from agentic_hpt.ledger.store import LedgerStore
-from agentic_hpt.records import Budget, Direction, EarlierStudy, Params, TrialState, is_figure
+from agentic_hpt.records import Budget, Direction, EarlierStudy, OutcomeConstraint, Params, Trial, TrialState, is_figure
 
 
-def from_ledger(url: str, name: str, metric: str, direction: Direction) -> EarlierStudy:
+def from_ledger(
+    url: str, name: str, metric: str, direction: Direction, constraints: Sequence[OutcomeConstraint] = ()
+) -> EarlierStudy:
     """Read a study of ours; `metric` in the direction that it has there, if it is an objective of that study.
+
+    Trials that break that study's outcome constraints, or these, are not to begin with.
 
     Raises `StudyNotFound`, `LedgerError`, and `ConfigError` when no trial has the metric.
     """
@@ -23,16 +29,19 @@ def from_ledger(url: str, name: str, metric: str, direction: Direction) -> Earli
         trials = store.open_study(row, budget=Budget(), seed=0).trials()
     finally:
         store.close()
-    own = StudyConfig.from_mapping(row.config).goal.objectives
+    goal = StudyConfig.from_mapping(row.config).goal
+    own = goal.objectives
     direction = next((o.direction for o in own if o.metric == metric), direction)
     ended = [t for t in trials if t.finished]
-    found = [(t.params, t.values[metric]) for t in ended if t.state is TrialState.COMPLETE and metric in t.values]
+    told = [t for t in ended if t.state is TrialState.COMPLETE and is_figure(t.values.get(metric))]
+    found = [(t.params, t.values[metric]) for t in told]
     if ended and not found:
         raise ConfigError(
             f"no trial of the study {name!r} has the metric {metric!r}",
             f"it has {' and '.join(repr(o.metric) for o in own)}",
         )
-    return earlier_study(f"study {name!r}", found, direction, len(ended) - len(found))
+    barred = [place for place, t in enumerate(told) if not goal.feasible(t) or any(_breaks(t, c) for c in constraints)]
+    return replace(earlier_study(f"study {name!r}", found, direction, len(ended) - len(found)), barred=tuple(barred))
 
 
 def from_optuna(storage: str, name: str, metric: str, direction: Direction) -> EarlierStudy:
@@ -86,6 +95,12 @@ def earlier_study(
         tuple(loss for _, loss in sound),
         without + len(found) - len(sound),
     )
+
+
+def _breaks(trial: Trial, constraint: OutcomeConstraint) -> bool:
+    """Say whether a trial breaks a constraint of another study, as far as it has measured what that asks of."""
+    margin = constraint.margin(trial)
+    return margin is not None and margin > 0
 
 
 def _figure(text: str | None, file: str, line: int, metric: str) -> float | None:

@@ -114,6 +114,8 @@ class EarlierStudy:
     """For each its value there, turned so that less is better."""
     without: int = 0
     """How many trials there ended without a value."""
+    barred: tuple[int, ...] = ()
+    """The places of those that break an outcome constraint: they are learned from, but none is begun with."""
 
     def to_json(self) -> JsonObject:
         """Give it as plain data."""
@@ -122,7 +124,7 @@ class EarlierStudy:
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> EarlierStudy:
         """Rebuild it from `to_json`."""
-        lists: JsonObject = {name: tuple(data[name]) for name in ("params", "losses")}  # type: ignore[arg-type]
+        lists: JsonObject = {name: tuple(data[name]) for name in ("params", "losses", "barred") if name in data}  # type: ignore[arg-type]
         return cls(**{**data, **lists})  # type: ignore[arg-type]
 
 

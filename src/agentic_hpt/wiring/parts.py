@@ -213,7 +213,9 @@ def usable_earlier(config: StudyConfig, ledger: StudyLedger) -> list[Usable]:
     if left:  # of what is outside the space now, a surrogate can still learn what happens towards the edge
         sign = -1.0 if config.goal.direction == "maximize" else 1.0
         losses = tuple(sign * cast(float, config.goal.value(t)) for t in left)
-        own = EarlierStudy("this study, outside its space as revised", tuple(t.params for t in left), losses)
+        barred = tuple(place for place, t in enumerate(left) if not config.goal.feasible(t))
+        source = "this study, outside its space as revised"
+        own = EarlierStudy(source, tuple(t.params for t in left), losses, barred=barred)
         found.append(usable(own, config.space))
     return found
 
@@ -241,7 +243,7 @@ def _read_earlier(source: TransferSource, config: StudyConfig, settings: Setting
     metric, direction = source.metric or config.goal.metric, source.direction or config.goal.direction
     if source.study is not None:
         url = Settings.load(source.home).in_files().ledger_url if source.home is not None else settings.ledger_url
-        return reading.from_ledger(url, source.study, metric, direction)
+        return reading.from_ledger(url, source.study, metric, direction, config.goal.constraints)
     if source.csv is not None:
         return reading.from_csv(Path(source.csv), metric, direction)
     if source.optuna is not None:
