@@ -38,6 +38,7 @@ from agentic_hpt.records import (
 )
 from agentic_hpt.space import Choice, Float, Int, SearchSpace
 from agentic_hpt.steering import space_within
+from agentic_hpt.study import Study
 
 VALUES = {"a": 2, "b": 3.0, "opt": "adam", "use": False, "x-y": 1, "m.lr": 0.1}
 
@@ -601,3 +602,16 @@ class TestRuns:
         assert (told["satisfied"], told["value"]) == (False, 9.0)
         page = (result.artifacts / "report.html").read_text()  # type: ignore[attr-defined]
         assert "On the fresh seeds the constraint mem &lt;= 4 is broken (9 by the mean)" in page
+
+
+def test_a_first_answer_without_a_constrained_metric_is_refused_when_told_too(home: Path) -> None:
+    described = {"study": "s", "metric": "score", "space": {"x": {"float": [0, 1]}}, "constraints": ["memory <= 3"]}
+    with Study.create(StudyConfig.from_mapping({**described, "mlflow": {"enabled": False}}), home=home) as study:
+        first, second = study.ask(), study.ask()
+        with pytest.raises(ConfigError, match="no 'memory', which the constraint 'memory <= 3' needs"):
+            study.tell(first, 0.5)
+        study.tell(first, {"score": 0.5, "memory": 2})
+        study.tell(second, 0.6)
+        best = study.best()
+        assert best is not None
+        assert best.id == first.id, "what was not measured does not satisfy"

@@ -125,6 +125,16 @@ def test_those_who_own_their_loop_get_them_behind_the_default(home: Path) -> Non
     assert asked[3] not in asked[:3]
 
 
+def test_those_who_own_their_loop_begin_with_the_default_behind_imported_trials_too(home: Path) -> None:
+    described = config({"rate": 0.02}, mlflow={"enabled": False})
+    with Study.create(described, home=home) as study:
+        study._acquire()
+        study._fill([trial(0, 0.5, params=NEW)], [])
+        asked = [dict(study.ask().params) for _ in range(3)]
+    assert asked[:2] == [SPACE.default(), *map(dict, described.initial_configurations)]
+    assert asked[2] not in [*asked[:2], NEW]
+
+
 def test_they_wait_until_they_have_run_and_have_their_place_in_the_round() -> None:
     first = {"layers": 5, "rate": 0.01, "optimizer": "adam"}
     now = situation(trials=(trial(0, 0.5, params=first),), initial=(first, NEW))

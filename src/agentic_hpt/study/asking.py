@@ -32,9 +32,10 @@ class Asking:
         params: Params = self.config.space.default()
         tried = {configuration_key(t.params) for t in trials}
         given = [p for p in self.initial if configuration_key(p) not in tried]
-        if trials and given:
+        begins = not any(t.counted for t in trials) and configuration_key(params) not in tried
+        if not begins and given:
             params = given[0]
-        elif trials:
+        elif not begins:
             assignment = Assignment("ask", "ask", 0, 1, names)
             proposal = self.strategy.propose(assignment, trials, self.config.proposal_seed(len(trials)))
             if proposal is None:
@@ -64,6 +65,7 @@ class Asking:
                     f"tell: {values!r} has no finite number for the metric {missing[0]!r}",
                     "tell state='failed' for a trial without a value",
                 )
+            self._check_first(metrics)
             outcome = Outcome.complete(metrics)
         elif state == "pruned":
             outcome = Outcome.pruned(message=mask_secrets(message))
@@ -72,3 +74,15 @@ class Asking:
         else:
             raise ConfigError(f"tell: the state is {state!r}", "a trial is complete, pruned or failed")
         return self.ledger.finish(number, held.attempt, outcome)
+
+    def _check_first(self, metrics: Mapping[str, float]) -> None:
+        """See that the study's first answer has what its constraints need: without that no trial is ever the best."""
+        if any(t.finished and t.counted for t in self.ledger.trials()):
+            return
+        for constraint in self.config.goal.constraints:
+            for metric in constraint.metrics:
+                if metric not in metrics:
+                    raise ConfigError(
+                        f"tell: there is no {metric!r}, which the constraint {constraint.text!r} needs",
+                        "tell it with the other metrics",
+                    )
