@@ -11,7 +11,7 @@ import pytest
 
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.coordinator.evidence import build_evidence
-from agentic_hpt.errors import ConfigError
+from agentic_hpt.errors import ConfigError, FailureKind
 from agentic_hpt.fidelity import Halving, Spent, curve_of, rung_steps, rungs, spent
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import (
@@ -130,6 +130,13 @@ def test_a_promoted_trial_is_promoted_again_from_where_it_was_stopped_and_never_
     assert chosen(promotions(after([*trials, on, *poor(8, first=13)], **settings), 12)) == (12,)
     failed = replace(on, state=TrialState.FAILED)
     assert promotions(after([*trials, failed, *poor(8, first=13)], **settings), 12) == []
+
+
+def test_a_promotion_that_was_given_up_before_it_began_is_made_up_for() -> None:
+    """By a revision of the space, say, or by the end of the minutes, behind which the study went on."""
+    trials = [*three(0.1, 0.1, 0.1), curved(3, [0.9]), *poor(8, steps=1)]
+    given_up = replace(curved(12, [], continues=3, failure=FailureKind.CANCELLED), state=TrialState.FAILED)
+    assert chosen(promotions(after([*trials, given_up], halving=Halving(min_steps=1)), 12)) == (3,)
 
 
 def test_the_higher_rung_comes_first_then_the_better_value_and_a_quarter_of_the_round_at_most() -> None:

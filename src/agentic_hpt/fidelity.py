@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from agentic_hpt.errors import FailureKind
 from agentic_hpt.records import Goal, Trial, TrialState
 
 Curve = Mapping[int, float]
@@ -120,10 +121,11 @@ def rung_steps(lengths: Sequence[int], halving: Halving) -> tuple[int, ...]:
 def rungs(trials: Sequence[Trial], goal: Goal, halving: Halving) -> list[Rung]:
     """Give the rungs, lowest first, with who of the newest 1,000 came to each; `trials` are in order of their numbers.
 
-    Of trials that go on from one another the newest stands for all. A complete one that breaks an outcome constraint
-    has no place there: it can't be the best.
+    Of trials that go on from one another the newest stands for all; one that was given up before its first report never
+    went on. A complete one that breaks an outcome constraint has no place there: it can't be the best.
     """
-    known = {t.id: t for t in trials if t.kind not in ("imported", "repeat")}
+    counting = (t for t in trials if t.kind not in ("imported", "repeat"))
+    known = {t.id: t for t in counting if t.reports or t.failure is not FailureKind.CANCELLED}
     complete = [t for t in known.values() if t.state is TrialState.COMPLETE]
     lengths = (steps_done(curve_of(t, goal.metric, known)) for t in complete)
     found = rung_steps(list(islice((length for length in lengths if length), MEASURING_TRIALS)), halving)
