@@ -173,6 +173,7 @@ def test_a_revision_survives_being_written_down() -> None:
 # -- a study that goes on ---------------------------------------------------------------------------------------------
 
 NARROW = {**SPACE, "learning_rate": {"float": [1e-3, 1e-1], "log": True, "default": 1e-3}}
+OUT_OF_NARROW = {"num_layers": 2, "learning_rate": 0.0005, "dropout": 0.1}
 ADDED = {**SPACE, "warmup": {"int": [0, 5], "default": 2}}
 KNOWS_NO_WARMUP = "def train(params, trial):\n    return {'score': -abs(params['dropout'] - 0.2)}\n"
 
@@ -298,6 +299,20 @@ def test_a_space_can_be_revised_again_and_brings_trials_back(tmp_path: Path, hom
     assert f"{ran} of {ran} trials are of use" in made.told
     assert [r.round for r in study.revisions] == [2, 2]
     assert study.run().usage.trials == 20
+
+
+def test_the_table_of_all_trials_holds_those_outside_the_space_too(tmp_path: Path, home: Path) -> None:
+    mlflow = {"enabled": False, "children": "top:1"}
+    described = describe(tmp_path, strategy="joint", budget={"trials": 3}, fresh_seeds=0, mlflow=mlflow)
+    study = Study.create(StudyConfig.from_mapping(described), home=home)
+    study._ledger().reserve(round_=0, worker="ask", kind="ask", params=OUT_OF_NARROW, tuned=tuple(SPACE), begin=True)
+    study.tell(0, 0.5)
+    study.close()
+    study.revise(NARROW)
+    result = study.run()
+    rows = (result.artifacts / "trials.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["trial", "0", "1", "2"]
+    assert str(OUT_OF_NARROW["learning_rate"]) in rows[1]
 
 
 def test_configurations_to_run_first_are_those_that_the_new_space_holds(tmp_path: Path, home: Path) -> None:

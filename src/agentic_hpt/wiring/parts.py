@@ -347,7 +347,8 @@ def _outputs(
         if config.mlflow.top is not None:
             from agentic_hpt.report.table import write_table
 
-            files.append(write_table(artifacts / "trials.csv", trials))
+            whole = sorted((*trials, *ledger.outside()), key=lambda trial: trial.id)
+            files.append(write_table(artifacts / "trials.csv", whole))
         return files
 
     return write
