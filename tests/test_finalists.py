@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import agentic_hpt as hpt
-from agentic_hpt.coordinator.finalists import CHOOSING_SEEDS, finalists, gain_over, varies, winner
+from agentic_hpt.coordinator.finalists import CHOOSING_SEEDS, default_trial, finalists, gain_over, varies, winner
 from agentic_hpt.records import FinalReport, Goal, OutcomeConstraint, Trial, TrialState, best_of
 from agentic_hpt.report.gaining import gain_sentences
 from agentic_hpt.study import Study, resume_study
@@ -79,6 +79,14 @@ def test_a_finalist_that_fails_or_breaks_a_constraint_on_fresh_seeds_is_not_the_
         1: [replace(t, values={**t.values, "size": 3.0}) for t in small],
     }
     assert winner(goal, sized, tried) == sized[1]
+
+
+def test_the_default_is_what_is_declared_now_whoever_ran_it() -> None:
+    """A resumed study may have another one, and one that was asked for trials has no worker of that name."""
+    was, asked = trial(0, 0.5, kind="default"), trial(1, 0.6, kind="ask")
+    imported, failed = trial(1, 0.9, id=2, kind="imported"), trial(1, None, id=3)
+    assert default_trial(GOAL, [was, imported, failed, asked], {"x": 1}) is asked
+    assert default_trial(GOAL, [was], {"x": 1}) is None
 
 
 def test_a_first_fresh_seed_shows_whether_there_is_noise() -> None:

@@ -106,6 +106,16 @@ def test_trend_and_yields_follow_the_direction() -> None:
     assert [s.trial for s in steps(rising, HISTORY)] == [0]
 
 
+def test_a_lucky_repeat_is_no_improvement_and_the_best_is_told_by_its_mean() -> None:
+    small = {"x": 0.1, "layers": 1}
+    ran = [trial(1, 0.4, params=small), *(trial(i, v, params=small, kind="repeat") for i, v in ((2, 0.3), (3, 0.56)))]
+    findings = found(trials=[trial(0, 0.9), *ran], final=None)
+    assert [step.trial for step in findings.trend] == [0, 1]
+    assert "Trial 1 was judged by the mean of its 3 runs on other seeds, loss 0.42." in findings.sentences
+    once = " ".join(found(trials=[trial(0, 0.9), ran[0]], final=None).sentences)
+    assert "judged" not in once
+
+
 def test_an_equal_value_is_no_improvement() -> None:
     assert [s.trial for s in steps(Goal("loss", "minimize"), [trial(0, 0.5), trial(1, 0.5)])] == [0]
 
@@ -129,6 +139,11 @@ def test_sentences_say_the_figures_and_what_is_not_known() -> None:
     assert "preliminary" in running
     assert "fresh seed" not in running.split("target")[0]
     assert "no best configuration" in " ".join(found(trials=[], final=None).sentences)
+    before = [
+        trial(0, 0.9, kind="default", params={"x": 0.1, "layers": 2}),
+        trial(7, 0.5, params={"x": 0.2, "layers": 2}),
+    ]
+    assert "default" not in " ".join(found(trials=before, final=None).sentences), "it was another one then"
     assert "failed before its end" in " ".join(found(status="failed").sentences)
 
 
@@ -235,6 +250,11 @@ def test_page_shows_the_holdout_only_when_it_can_be_read(tmp_path: Path) -> None
     assert "confusion matrix" in page(tmp_path, artifacts=tmp_path)
     holdout.write_text('{"labels": ["cat"], "true": [5], "predicted": [5]}')
     assert "confusion matrix" not in page(tmp_path, final=final)
+
+
+def test_the_page_says_how_often_the_holdout_was_scored(tmp_path: Path) -> None:
+    for looks, said in ((1, "scored once"), (2, "scored 2 times")):
+        assert f"holdout, {said}<" in page(tmp_path / "report.html", final=replace(FINAL, looks=looks))
 
 
 def test_a_place_that_cannot_be_written_is_the_users_to_mend(tmp_path: Path) -> None:

@@ -27,12 +27,15 @@ def command(study: str, home: str | None) -> Answer:
     from agentic_hpt.outcomes import constrained
     from agentic_hpt.report.constrained import constraint_sentences
     from agentic_hpt.report.several import front_sentences
+    from agentic_hpt.report.summary import repeated_sentence
     from agentic_hpt.study import open_view
 
     view = open_view(study, home)
     best, trials, goal = view.best(), view.trials(), view.config.goal
     more = constrained(goal, trials, best) if goal.constraints else {}
-    said = [*front_sentences(goal, trials), *constraint_sentences(view.config, trials, best)]
+    repeated = repeated_sentence(goal, trials, best)
+    said = [*([repeated] if repeated else []), *front_sentences(goal, trials)]
+    said += constraint_sentences(view.config, trials, best)
     if goal.several:
         more = {**more, "pareto": [point.to_json() for point in view.result().pareto]}
     if best is None:

@@ -90,9 +90,10 @@ def told(goal: Goal, tried: Mapping[int, Sequence[Trial]]) -> tuple[dict[str, ob
     return tuple(found)
 
 
-def default_trial(goal: Goal, trials: Sequence[Trial]) -> Trial | None:
-    """Give the default configuration's trial, if it has a value."""
-    return next((t for t in trials if t.kind == "default" and goal.value(t) is not None), None)
+def default_trial(goal: Goal, trials: Sequence[Trial], default: Params) -> Trial | None:
+    """Give the first trial of the default configuration as it is declared now that has a value, whoever ran it."""
+    valued = (t for t in trials if t.counted and goal.value(t) is not None)
+    return next((t for t in valued if same_configuration(t.params, default)), None)
 
 
 def same_configuration(a: Params, b: Params) -> bool:

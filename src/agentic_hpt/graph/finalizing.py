@@ -169,7 +169,7 @@ async def _over_default(
 ) -> Gain | None:
     """Compare the winner with the default: on the same seeds where there is noise, by the search's values where not."""
     goal = parts.config.goal
-    default = default_trial(goal, trials)
+    default = default_trial(goal, trials, parts.space.default())
     if default is None or goal.several or not chosen.fresh or same_configuration(default.params, chosen.winner.params):
         return None
     if not goal.feasible(default):

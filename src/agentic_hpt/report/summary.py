@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.errors import FailureKind
 from agentic_hpt.outcomes import Standing, standings
-from agentic_hpt.records import DecisionRecord, FinalReport, Goal, Trial, TrialState, Usage, best_of, is_number
+from agentic_hpt.records import (
+    DecisionRecord,
+    FinalReport,
+    Goal,
+    Trial,
+    TrialState,
+    Usage,
+    best_of,
+    configuration_key,
+    is_number,
+)
 from agentic_hpt.report.constrained import asked_sentences, constraint_sentences, fresh_sentences
 from agentic_hpt.report.gaining import gain_sentences
 from agentic_hpt.report.plain import counted, duration, number, visible
@@ -16,7 +26,17 @@ from agentic_hpt.report.several import front_sentences, wanted
 from agentic_hpt.report.steered import OnEdge, Steered, edge_sentence, on_edge, steered, steering_sentence
 from agentic_hpt.report.stopping import stopping_sentences
 
-__all__ = ["Failures", "Findings", "Step", "Yield", "final_sentences", "steps", "summarize", "target_sentence"]
+__all__ = [
+    "Failures",
+    "Findings",
+    "Step",
+    "Yield",
+    "final_sentences",
+    "repeated_sentence",
+    "steps",
+    "summarize",
+    "target_sentence",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +115,8 @@ def summarize(
     trend = steps(merged, seen)
     gains = {step.trial for step in trend}
     best = best_of(goal, pool, final)
-    default = next((t for t in searched if t.kind == "default"), None)
+    declared = configuration_key(config.space.default())  # it may have been changed since the first trial
+    default = next((t for t in searched if configuration_key(t.params) == declared), None)
     counts = {state.value: sum(t.state is state for t in searched) for state in TrialState}
     steering = steered(decisions, since)
     edges = on_edge(config.space, best.params) if best is not None else ()
@@ -116,7 +137,9 @@ def summarize(
         final=final,
         constraints=standings(goal, pool, best.params if best is not None else None),
         sentences=(
-            *_sentences(config, status, counts, best, default, final, usage, decisions),
+            *_sentences(
+                config, status, counts, best, default, final, usage, decisions, repeated_sentence(goal, pool, best)
+            ),
             *asked_sentences(config),
             *constraint_sentences(config, pool, best),
             *front_sentences(goal, pool),
@@ -128,9 +151,9 @@ def summarize(
 
 
 def steps(goal: Goal, trials: Iterable[Trial]) -> tuple[Step, ...]:
-    """Give the trials, in the order of their ids, that improved on all before them."""
+    """Give the trials, in the order of their ids, that improved on all before them: a repeat's luck does not."""
     found: list[Step] = []
-    for trial in sorted(trials, key=lambda t: t.id):
+    for trial in sorted((t for t in trials if t.kind != "repeat"), key=lambda t: t.id):
         value = goal.figure(trial)
         if value is not None and (not found or goal.better(value, found[-1].value)):
             found.append(Step(trial.id, value))
@@ -173,6 +196,18 @@ def final_sentences(metric: str, final: Mapping[str, object]) -> list[str]:
     return [*said, *gain_sentences(metric, final)]
 
 
+def repeated_sentence(goal: Goal, trials: Sequence[Trial], best: Trial | None) -> str:
+    """Say what the best configuration has on the mean of its runs, by which it was judged; empty where it ran once."""
+    if best is None or goal.several:  # of several, see `front_sentences`
+        return ""
+    key = configuration_key(best.params)
+    mean = goal.repeated_means(trials).get(key)
+    runs = sum(goal.value(t) is not None and configuration_key(t.params) == key for t in trials)
+    if mean is None or runs < 2:
+        return ""
+    return f"Trial {best.id} was judged by the mean of its {runs} runs on other seeds, {goal.metric} {number(mean)}."
+
+
 def target_sentence(goal: Goal, best: float | None, mean: float | None) -> str | None:
     """Say whether the target was reached, and whether that holds on fresh seeds; `None` without a target."""
     if goal.target is None or goal.several:  # of several, one trial must reach all at once: see `front_sentences`
@@ -213,6 +248,7 @@ def _sentences(
     final: FinalReport | None,
     usage: Usage,
     decisions: Sequence[DecisionRecord],
+    repeated: str,
 ) -> Iterable[str]:
     goal = config.goal
     names = ", ".join(config.space.names)
@@ -239,6 +275,7 @@ def _sentences(
             against = f"; the default configuration had {number(held)}"
         if not goal.several:
             yield f"The best validation figure is {goal.metric} {number(value)}, of trial {best.id}{against}."
+            yield from [repeated] if repeated else []
     if final is not None:
         yield from final_sentences(goal.metric, final.to_json())
     target = target_sentence(goal, value, final.mean if final else None)

@@ -326,7 +326,7 @@ def _outputs(
         artifacts.mkdir(parents=True, exist_ok=True)
         files = [history_figure(config.goal, trials, artifacts / "history.png")]
         if config.goal.several:
-            files.append(front_figure(config.goal, [t for t in trials if t.counted], artifacts / "front.png"))
+            files.append(front_figure(config.goal, trials, artifacts / "front.png"))
         predictions = Path(final.model_dir).parent / "holdout.json" if final.model_dir else None
         if predictions is not None and predictions.is_file():
             files.append(confusion_figure(predictions, artifacts / "confusion.png"))
