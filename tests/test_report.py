@@ -179,6 +179,16 @@ def test_target_sentence() -> None:
     assert "holds on fresh seeds" in str(target_sentence(goal, 0.95, 0.91))
 
 
+def test_a_target_that_ended_the_search_is_not_said_to_be_missed() -> None:
+    """It is reached by the mean of repeats, or by another one than the finalist that wins."""
+    goal = Goal("acc", "maximize", 0.9)
+    assert "by the mean of its runs; fresh seeds did not test it" in str(target_sentence(goal, 0.88, None, ended=True))
+    assert "in the search, but not by the mean over fresh seeds" in str(target_sentence(goal, 0.88, 0.87, ended=True))
+    end = ActionRecord("finalize", "reached", (), "accepted", "", {"stopped_by": "target"})
+    told = summarize(config(target=0.4), "finalized", HISTORY, [DecisionRecord(2, "policy", (end,))], FINAL, Usage())
+    assert not any("not reached" in sentence for sentence in told.sentences)
+
+
 def test_text_from_outside_is_made_harmless() -> None:
     assert visible("a\x1b[31m\nb\u202e\ud800") == "a\\x1b[31m\\nb\\u202e\\ud800"
     assert visible("größe 日本") == "größe 日本"

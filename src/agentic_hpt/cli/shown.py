@@ -192,7 +192,7 @@ def show_result(console: Console, goal: Goal, document: JsonObject) -> None:
     sentences = final_sentences(goal.metric, final) if final else []
     constraints = document.get("constraints")
     sentences += [standing_sentence(entry) for entry in constraints] if best and isinstance(constraints, list) else []
-    target = target_sentence(goal, value, _number(final.get("mean")))
+    target = target_sentence(goal, value, _number(final.get("mean")), stopped == "target")
     for sentence in [*sentences, *([target] if target else [])]:
         console.print(f"  {visible(sentence)}")
     for key, path in _part(document, "paths").items():

@@ -211,7 +211,7 @@ def explain(
     end += constraint_sentences(config, pool, best)
     end += stopping_sentences(config.goal, pool, config.halving)
     value = config.goal.value(best) if best is not None else None
-    target = target_sentence(config.goal, value, final.mean if final else None)
+    target = target_sentence(config.goal, value, final.mean if final else None, stopped_by == "target")
     return Explanation(
         study=config.study,
         status=status,

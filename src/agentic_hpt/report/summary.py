@@ -208,18 +208,24 @@ def repeated_sentence(goal: Goal, trials: Sequence[Trial], best: Trial | None) -
     return f"Trial {best.id} was judged by the mean of its {runs} runs on other seeds, {goal.metric} {number(mean)}."
 
 
-def target_sentence(goal: Goal, best: float | None, mean: float | None) -> str | None:
-    """Say whether the target was reached, and whether that holds on fresh seeds; `None` without a target."""
+def target_sentence(goal: Goal, best: float | None, mean: float | None, ended: bool = False) -> str | None:
+    """Say whether the target was reached, and whether that holds on fresh seeds; `None` without a target.
+
+    Where it `ended` the search, that was by the mean of what ran again, or by another one than the winner on fresh
+    seeds: the best trial's own value need not reach it.
+    """
     if goal.target is None or goal.several:  # of several, one trial must reach all at once: see `front_sentences`
         return None
     head = f"The target, {goal.metric} {'≥' if goal.direction == 'maximize' else '≤'} {number(goal.target)},"
-    if not goal.reached(best):
+    if not goal.reached(best) and not ended:
         return f"{head} was not reached."
     if mean is None:
-        return f"{head} was reached by the best trial; fresh seeds did not test it."
+        by = "by the best trial" if goal.reached(best) else "by the mean of its runs"
+        return f"{head} was reached {by}; fresh seeds did not test it."
     if goal.reached(mean):
         return f"{head} was reached, and holds on fresh seeds."
-    return f"{head} was reached by the best trial, but not by the mean over fresh seeds."
+    by = "by the best trial" if goal.reached(best) else "in the search"
+    return f"{head} was reached {by}, but not by the mean over fresh seeds."
 
 
 def _gap_meaning(gap: float, sd: float | None) -> str:
@@ -278,7 +284,9 @@ def _sentences(
             yield from [repeated] if repeated else []
     if final is not None:
         yield from final_sentences(goal.metric, final.to_json())
-    target = target_sentence(goal, value, final.mean if final else None)
+    end = decisions[-1].accepted("finalize") if decisions else None
+    by_target = end is not None and end.detail.get("stopped_by") == "target"
+    target = target_sentence(goal, value, final.mean if final else None, by_target)
     if target is not None:
         yield target
     if status == "failed":
