@@ -239,6 +239,15 @@ def test_a_table_is_read_line_by_line(tmp_path: Path) -> None:
     assert (found.source, found.without) == ("old.csv", 3)
 
 
+@pytest.mark.parametrize("prefix", ["values.", "metrics."])
+def test_a_table_of_trials_as_it_is_written_is_one_of_earlier_trials(tmp_path: Path, prefix: str) -> None:
+    head = f"trial,state,seed,params.lr,params.seed,{prefix}acc,{prefix}memory\n"
+    (tmp_path / "trials.csv").write_text(f"{head}0,complete,77,0.01,5,0.9,40\n1,failed,78,0.02,6,,\n")
+    found = reading.from_csv(tmp_path / "trials.csv", "acc", "maximize")
+    assert found.params == ({"lr": 0.01, "seed": 5},)
+    assert (found.losses, found.without) == ((-0.9,), 1)
+
+
 def test_a_number_may_be_spelt_as_other_programs_do(tmp_path: Path) -> None:
     (tmp_path / "old.csv").write_text("x, n,c ,acc\n.5, +2,007,1.\n1.,3.0,1_0,.7\n5e-1,1E1,nan,+.25\n")
     found = reading.from_csv(tmp_path / "old.csv", "acc", "maximize")
@@ -416,6 +425,12 @@ def test_a_source_that_can_not_be_had_stops_before_anything_is_made(home: Path, 
     assert not Path("none.db").exists() or "optuna" in str(source)
     with pytest.raises(ConfigError, match="no study named"):
         Study.open("new", home)
+
+
+def test_a_source_without_any_parameter_of_the_study_is_refused(tmp_path: Path, home: Path) -> None:
+    (tmp_path / "old.csv").write_text("width,score\n3,0.5\n")
+    with pytest.raises(ConfigError, match=r"source 1: old\.csv has none of the parameters x, y; it has width"):
+        run(home, "new", transfer=[{"csv": str(tmp_path / "old.csv")}])
 
 
 def test_a_study_in_an_optuna_storage_is_read(tmp_path: Path) -> None:

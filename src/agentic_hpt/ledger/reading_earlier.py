@@ -13,6 +13,8 @@ from agentic_hpt.errors import ConfigError
 from agentic_hpt.ledger.store import LedgerStore
 from agentic_hpt.records import Budget, Direction, EarlierStudy, OutcomeConstraint, Params, Trial, TrialState, is_figure
 
+_PARAMS = "params."
+
 
 def from_ledger(
     url: str, name: str, metric: str, direction: Direction, constraints: Sequence[OutcomeConstraint] = ()
@@ -55,12 +57,14 @@ def from_optuna(storage: str, name: str, metric: str, direction: Direction) -> E
 def from_csv(path: Path, metric: str, direction: Direction) -> EarlierStudy:
     """Read a table with a column for each parameter and one for the metric; a line without a metric has no value.
 
+    It may be a table of trials as we write it (`trials.csv`), or of runs as MLflow does.
+
     Raises `ConfigError` for a file that can't be read, a missing column, or a metric that is no number, by its line.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
-            table.fieldnames = [name.strip() for name in table.fieldnames or ()]
+            table.fieldnames = _named([name.strip() for name in table.fieldnames or ()], metric)
             columns = [name for name in table.fieldnames if name]
             if metric not in columns:
                 raise ConfigError(
@@ -81,6 +85,16 @@ def from_csv(path: Path, metric: str, direction: Direction) -> EarlierStudy:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"can't read {path}: {error}", "give a CSV file with a line of column names") from None
     return earlier_study(path.name, found, direction, without)
+
+
+def _named(columns: list[str], metric: str) -> list[str]:
+    """Give columns their plain names; where parameters are `params.NAME` what else is told of a trial is dropped."""
+    if not any(name.startswith(_PARAMS) for name in columns):
+        return columns
+    told = {metric, *(f"{prefix}{metric}" for prefix in ("values.", "metrics."))}
+    return [
+        name.removeprefix(_PARAMS) if name.startswith(_PARAMS) else metric if name in told else "" for name in columns
+    ]
 
 
 def earlier_study(

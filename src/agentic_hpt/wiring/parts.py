@@ -15,6 +15,7 @@ from agentic_hpt.graph.remarking import remark
 from agentic_hpt.ledger import Hold, LedgerStore, StudyLedger, StudyRow
 from agentic_hpt.protocols import Coordinator, EarlyStopping, Objective, Pruner, Situation, Strategy, Tracker
 from agentic_hpt.records import DecisionRecord, EarlierStudy, FinalReport, ModelCall, Params, Trial
+from agentic_hpt.space import SearchSpace
 from agentic_hpt.wiring.executors import make_executor, where_trials_run
 
 if TYPE_CHECKING:
@@ -231,10 +232,22 @@ def read_transfer(config: StudyConfig, settings: Settings) -> list[EarlierStudy]
     found = []
     for number, source in enumerate(config.transfer, start=1):
         try:
-            found.append(_read_earlier(source, config, settings))
+            found.append(_related(_read_earlier(source, config, settings), config.space))
         except HptError as error:
             raise ConfigError(f"transfer: source {number}: {error.message}", error.hint) from None
     return found
+
+
+def _related(study: EarlierStudy, space: SearchSpace) -> EarlierStudy:
+    """Give an earlier study that has a parameter of the space. Raises `ConfigError` for one that has none."""
+    names = {name for params in study.params for name in params}
+    if study.params and not names & set(space):
+        raise ConfigError(
+            f"{study.source} has none of the parameters {', '.join(space.names)}; "
+            f"it has {', '.join(sorted(names)[:10]) or 'none at all'}",
+            "name them alike, or leave this source out: nothing can be learned from it",
+        )
+    return study
 
 
 def _read_earlier(source: TransferSource, config: StudyConfig, settings: Settings) -> EarlierStudy:
