@@ -249,6 +249,8 @@ def test_what_a_study_that_ended_can_not_go_on_for_is_refused(tmp_path: Path, ho
     with pytest.raises(ConfigError, match=r"ended when it reached its target, -100.0") as refused:
         resume_study("study", home=home, trials="+5")
     assert "--target" in refused.value.hint
+    with pytest.raises(ConfigError, match=r"its trial \d+ reaches the target, -99.0, already"):
+        resume_study("study", home=home, trials="+5", target=-99.0)
     result = resume_study("study", home=home, trials="+5", target=100.0)
     assert (counted(result), result.stopped_by) == (11, "budget.trials")
     with pytest.raises(ConfigError, match="trials: 3 is less than what study 'study' has used up: 11 trials"):

@@ -280,6 +280,7 @@ def test_a_study_whose_decisions_are_asked_for_goes_on_in_its_revised_space(tmp_
 
     assert (result.stopped_by, result.usage.trials) == ("budget.trials", 6)
     assert asked == [1, 2], "what comes first in the new space is asked for, too"
+    assert result.to_json()["rounds"] == 2, "the decision that opened the space came behind none"
     page = result.report(tmp_path / "report.html").read_text()
     assert "lifted when the space was revised" in page
     assert "none of them stands" in page

@@ -197,7 +197,7 @@ class Study(StudyView):
             other_end |= before.stop != config.stop and ended_by == "no_gain"
             reopens = self._ended() or (ended_by is not None and other_end)
             if reopens:
-                describing.check_worth_it(before, config, usage, ended_by)
+                describing.check_worth_it(before, config, ledger, ended_by)
             change = describing.change_of(ledger, "; ".join(told), reopens=reopens)
             if other_space:
                 revision = revision_of(before, config, ledger)

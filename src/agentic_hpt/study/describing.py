@@ -5,13 +5,14 @@ from __future__ import annotations
 import getpass
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
 from agentic_hpt.config import StudyConfig, mask_secrets
 from agentic_hpt.errors import ConfigError
+from agentic_hpt.fronts import meeting
 from agentic_hpt.ledger import StudyLedger
-from agentic_hpt.records import Change, JsonObject, Usage
+from agentic_hpt.records import Change, Goal, JsonObject, Trial, Usage
 from agentic_hpt.space import Choice, Float, Int, Parameter, SearchSpace
 
 _KEPT = {
@@ -119,8 +120,9 @@ def ended_by(ledger: StudyLedger) -> str | None:
     return None if end is None else str(end.detail.get("stopped_by", "coordinator"))
 
 
-def check_worth_it(before: StudyConfig, after: StudyConfig, usage: Usage, stopped_by: str | None) -> None:
+def check_worth_it(before: StudyConfig, after: StudyConfig, ledger: StudyLedger, stopped_by: str | None) -> None:
     """See that a study that has ended has something to go on for. Raises `ConfigError`."""
+    usage = ledger.usage()
     if stopped_by == "exhausted" and after.space == before.space:
         raise ConfigError(
             f"study {before.study!r} ended when its space held nothing new: with the same one it would end again",
@@ -141,6 +143,11 @@ def check_worth_it(before: StudyConfig, after: StudyConfig, usage: Usage, stoppe
             "give others in the study file, then `hpt resume FILE.yaml --trials +N`"
             if before.goal.several
             else f"give another: `hpt resume {before.study} --target X --trials +N`",
+        )
+    if after.target is not None and (reached := _reaching(after.goal, ledger.trials())) is not None:
+        raise ConfigError(
+            f"study {before.study!r} has ended, and its trial {reached.id} reaches the target, {after.target}, already",
+            "give one that lies further",
         )
 
 
@@ -174,6 +181,16 @@ def who() -> str:
     except (KeyError, OSError):  # in a container the user may have a number only
         user = "unknown"
     return f"{user}@{socket.gethostname()}"
+
+
+def _reaching(goal: Goal, trials: Sequence[Trial]) -> Trial | None:
+    """Give the trial that reaches the targets, by the mean of its runs; `None` while none does."""
+    if goal.several:
+        met = meeting(goal, trials)
+        return None if met is None else met.trial
+    best = goal.best(trials)
+    value = None if best is None else goal.estimates(trials).get(best.id, goal.value(best))
+    return best if goal.reached(value) else None
 
 
 def _objective(config: StudyConfig) -> str:

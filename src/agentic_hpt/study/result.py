@@ -84,6 +84,8 @@ class Result:
         searched = [t for t in self.trials if t.counted]
         count = {s: sum(t.state is s for t in searched) for s in TrialState}
         outside = self.usage.trials - len(searched)
+        # A decision that opens a revised space comes behind no round of its own.
+        void = self.begins if all(t.round != self.begins for t in searched) else 0
         report = self.artifacts / "report.html"
         coordinator = self.config.coordinator.model
         final = self.final
@@ -93,7 +95,7 @@ class Result:
             "stopped_by": self.stopped_by,
             "metric": [o.metric for o in self.config.goal.objectives],
             "direction": [o.direction for o in self.config.goal.objectives],
-            "rounds": sum(decision.round > 0 for decision in self.decisions),
+            "rounds": sum(decision.round not in (0, void) for decision in self.decisions),
             "trials": {
                 "complete": count[TrialState.COMPLETE],
                 "pruned": count[TrialState.PRUNED],
