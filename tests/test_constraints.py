@@ -615,3 +615,23 @@ def test_a_first_answer_without_a_constrained_metric_is_refused_when_told_too(ho
         best = study.best()
         assert best is not None
         assert best.id == first.id, "what was not measured does not satisfy"
+
+
+def test_what_is_asked_of_outcomes_can_be_revised_and_is_told(home: Path) -> None:
+    space = {"x": {"float": [0, 1]}}
+    described = {"study": "s", "metric": "score", "space": space, "constraints": ["memory <= 3"]}
+    with Study.create(StudyConfig.from_mapping({**described, "mlflow": {"enabled": False}}), home=home) as study:
+        for memory in (2, 1):
+            study.tell(study.ask(), {"score": memory, "memory": memory})
+    study = Study.open("s", home)
+    with pytest.raises(SpaceError, match="nothing was changed"):
+        study.revise(space, ["memory <= 3"])
+    assert study.revise(space, ["memory <= 1"]).told == (
+        "constraint 'memory <= 1' added; constraint 'memory <= 3' removed. 2 of 2 trials are of use; "
+        "the best one so far, 0, breaks what is asked of it now"
+    )
+    best = Study.open("s", home).best()
+    assert best is not None
+    assert best.id == 1
+    narrower = study.revise({"x": {"float": [0, 0.9]}}, []).told
+    assert narrower.startswith("x from 0 to 1 to 0 to 0.9; constraint 'memory <= 1' removed. ")

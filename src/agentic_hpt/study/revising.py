@@ -37,7 +37,8 @@ def revised(
             )
     data = {**config.to_json(), "space": space, "constraints": texts, "initial": []}
     changed = StudyConfig.from_mapping(data, where="the new space")
-    check_revision(config.space, changed.space)
+    if config.space != changed.space or set(config.constraints) == set(changed.constraints):
+        check_revision(config.space, changed.space)  # else it is what is asked of outcomes that was changed
     kept = [dict(entry) for entry in config.initial if _fits(changed.space, entry)]
     return StudyConfig.from_mapping({**changed.to_json(), "initial": kept}) if kept else changed
 
@@ -58,13 +59,24 @@ def revision_of(before: StudyConfig, after: StudyConfig, ledger: StudyLedger) ->
     )
     kept = [trial for trial in ended if refit(trial.params, before.space, after.space) is not None]
     back = sum(as_now(trial, [*ledger.revisions, made]) is not None for trial in ledger.outside())
-    told = "; ".join(changes(before.space, after.space))
+    told = "; ".join(
+        [*(changes(before.space, after.space) if before.space != after.space else []), *_asked(before, after)]
+    )
     told += f". {len(kept) + back} of {len(ended) + len(ledger.outside())} trials are of use"
     best = before.goal.best(ended)
     if best is not None and best not in kept:
         told += f"; the best one so far, {best.id}, is not"
+    elif best is not None and best not in after.goal.satisfying(kept):
+        told += f"; the best one so far, {best.id}, breaks what is asked of it now"
     dropped = len(before.initial) - len(after.initial)
     return replace(made, told=f"{told}; of initial, {dropped} were left out" if dropped else told)
+
+
+def _asked(before: StudyConfig, after: StudyConfig) -> list[str]:
+    """Say which conditions on outcomes were added or taken away; those over parameters are the space's."""
+    was, now = ([c.text for c in config.goal.constraints] for config in (before, after))
+    added = [f"constraint {text!r} added" for text in now if text not in was]
+    return [*added, *(f"constraint {text!r} removed" for text in was if text not in now)]
 
 
 def space_in(data: Mapping[str, object]) -> tuple[Mapping[str, object], list[str] | None]:
