@@ -285,7 +285,7 @@ def _sentences(
     if final is not None:
         yield from final_sentences(goal.metric, final.to_json())
     end = decisions[-1].accepted("finalize") if decisions else None
-    by_target = end is not None and end.detail.get("stopped_by") == "target"
+    by_target = status == "finalized" and end is not None and end.detail.get("stopped_by") == "target"
     target = target_sentence(goal, value, final.mean if final else None, by_target)
     if target is not None:
         yield target
