@@ -116,6 +116,14 @@ def test_a_lucky_repeat_is_no_improvement_and_the_best_is_told_by_its_mean() -> 
     assert "judged" not in once
 
 
+def test_a_default_that_breaks_a_constraint_is_not_told_as_the_better_choice() -> None:
+    large = trial(0, 0.1, kind="default", values={"loss": 0.1, "memory": 9.0})
+    small = trial(1, 0.5, params={"x": 0.1, "layers": 1}, values={"loss": 0.5, "memory": 1.0})
+    said = summarize(config(constraints=["memory <= 4"]), "finalized", [large, small], [], None, Usage()).sentences
+    told = "of trial 1; the default configuration had 0.1, but breaks a constraint."
+    assert any(sentence.endswith(told) for sentence in said)
+
+
 def test_an_equal_value_is_no_improvement() -> None:
     assert [s.trial for s in steps(Goal("loss", "minimize"), [trial(0, 0.5), trial(1, 0.5)])] == [0]
 

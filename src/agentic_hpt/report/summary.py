@@ -278,7 +278,8 @@ def _sentences(
         held = goal.value(default) if default is not None else None
         against = ""
         if default is not None and held is not None and default.id != best.id:
-            against = f"; the default configuration had {number(held)}"
+            breaks = "" if goal.feasible(default) else ", but breaks a constraint"
+            against = f"; the default configuration had {number(held)}{breaks}"
         if not goal.several:
             yield f"The best validation figure is {goal.metric} {number(value)}, of trial {best.id}{against}."
             yield from [repeated] if repeated else []
