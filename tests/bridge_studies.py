@@ -12,6 +12,7 @@ import pytest
 import agentic_hpt as hpt
 from agentic_hpt.protocols import Situation
 from agentic_hpt.records import ActionRecord, DecisionRecord, Job, JsonObject, Outcome, Report, Trial
+from agentic_hpt.testing import ScriptedChatModel
 
 SPACE = hpt.SearchSpace(x=hpt.Float(0.0, 1.0, default=0.5), y=hpt.Float(0.0, 1.0, default=0.5))
 Held = Callable[[int, int], bool]
@@ -116,7 +117,7 @@ def tune(
     if thinker is not None:
         made = thinker(gates)
         monkeypatch.setattr("agentic_hpt.wiring.parts._llm_coordinator", lambda *given: made)
-        options["coordinator"] = object()
+        options["coordinator"] = ScriptedChatModel()
     described: dict[str, object] = {
         "study": "study",
         "budget": hpt.Budget(trials=20),
