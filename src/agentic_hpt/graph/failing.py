@@ -42,11 +42,11 @@ def invalid(parts: StudyParts, outcome: Outcome) -> str:
     """Say what is wrong with an answer, or which metric of a constraint it did not give; empty when nothing is."""
     if outcome.failure is FailureKind.INVALID_OUTPUT:
         return outcome.message
-    for constraint in parts.config.goal.constraints if outcome.state is TrialState.COMPLETE else ():
-        for metric in constraint.metrics:
-            if metric not in outcome.values:
-                return f"it gave no {metric!r}, which the constraint {constraint.text!r} needs"
-    return ""
+    lacking = parts.config.goal.unmeasured(outcome.values) if outcome.state is TrialState.COMPLETE else None
+    if lacking is None:
+        return ""
+    metric, constraint = lacking
+    return f"it gave no {metric!r}, which the constraint {constraint.text!r} needs"
 
 
 def failing_alike(parts: StudyParts, told: Trial, later: Collection[int] = ()) -> SameFailure | None:

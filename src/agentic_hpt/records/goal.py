@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 
@@ -163,6 +163,11 @@ class Goal:
             return trial.state is TrialState.COMPLETE
         margins = self.violations(trial)
         return margins is not None and all(margin <= 0 for margin in margins)
+
+    def unmeasured(self, metrics: Mapping[str, float]) -> tuple[str, OutcomeConstraint] | None:
+        """Give the first metric that a constraint needs and `metrics` lack, with that constraint, if there is one."""
+        needed = ((metric, constraint) for constraint in self.constraints for metric in constraint.metrics)
+        return next(((metric, constraint) for metric, constraint in needed if metric not in metrics), None)
 
     def satisfying(self, trials: Iterable[Trial]) -> list[Trial]:
         """Give the trials that may be the best one: the complete ones that satisfy the outcome constraints.

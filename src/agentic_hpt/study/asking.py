@@ -77,12 +77,11 @@ class Asking:
 
     def _check_first(self, metrics: Mapping[str, float]) -> None:
         """See that the study's first answer has what its constraints need: without that no trial is ever the best."""
-        if any(t.finished and t.counted for t in self.ledger.trials()):
+        lacking = self.config.goal.unmeasured(metrics)
+        if lacking is None or any(t.finished and t.counted for t in self.ledger.trials()):
             return
-        for constraint in self.config.goal.constraints:
-            for metric in constraint.metrics:
-                if metric not in metrics:
-                    raise ConfigError(
-                        f"tell: there is no {metric!r}, which the constraint {constraint.text!r} needs",
-                        "tell it with the other metrics",
-                    )
+        metric, constraint = lacking
+        raise ConfigError(
+            f"tell: there is no {metric!r}, which the constraint {constraint.text!r} needs",
+            "tell it with the other metrics",
+        )
