@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from agentic_hpt.config import Settings, StudyConfig, mask_secrets
-from agentic_hpt.errors import ConfigError, HptError, LedgerError, SameFailure, StudyBusy, StudyNotFound
-from agentic_hpt.outcomes import breaks, nearest
-from agentic_hpt.records import (
-    EarlierStudy,
-    FinalReport,
-    Goal,
-    JsonObject,
-    Trial,
-    TrialState,
-)
+from agentic_hpt.errors import ConfigError, SameFailure, StudyNotFound
+from agentic_hpt.records import FinalReport, JsonObject, Trial
 from agentic_hpt.study.asking import Asking
 from agentic_hpt.study.driving import handle_signals, run_coroutine
-from agentic_hpt.study.looking import StudyView
+from agentic_hpt.study.holding import LAST_WRITES_SECONDS, HeldStudy, made_elsewhere
 from agentic_hpt.study.looping import Approver, NobodyAnswers, check_approver
 from agentic_hpt.study.result import Result
 
@@ -30,18 +21,17 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
     from agentic_hpt.graph.context import StudyParts
-    from agentic_hpt.ledger import LedgerStore, StudyLedger, StudyRow, StudyStatus
+    from agentic_hpt.ledger import LedgerStore, StudyLedger, StudyRow
     from agentic_hpt.protocols import Objective, Situation
     from agentic_hpt.refitting import Revision
     from agentic_hpt.space import SearchSpace
 
 Listener = Callable[[JsonObject], None]
-_LAST_WRITES_SECONDS = 60.0
 _AWAY_SECONDS = 3.0
 _TRACES_SECONDS = 5.0
 
 
-class Study(StudyView):
+class Study(HeldStudy):
     """One study in a home. Reading takes no lock; running, asking and telling hold it, and refuse a second holder.
 
     Open it with `Study.open`, make it with `Study.create`. Usable as a context manager.
@@ -49,7 +39,6 @@ class Study(StudyView):
 
     def __init__(self, settings: Settings, store: LedgerStore, row: StudyRow) -> None:
         super().__init__(settings, store, row)
-        self._made_here = False
         self._asking: Asking | None = None
 
     @classmethod
@@ -71,7 +60,7 @@ class Study(StudyView):
         settings = Settings.load(home)
         wiring.check_coordinator(config.coordinator)
         config = wiring.with_slots(config)
-        elsewhere = _made_elsewhere(config, settings, replays)
+        elsewhere = made_elsewhere(config, settings, replays)
         settings.create()
         store = LedgerStore(settings.ledger_url)
         if fresh:
@@ -374,44 +363,9 @@ class Study(StudyView):
         await asyncio.to_thread(flush_traces, _TRACES_SECONDS)
         decided = await parts.think(parts.ledger.decisions)
         away = self.config.mlflow.top is None and bool(decided) and decided[-1].source == "ledger"
-        left = await write_on(parts, listener, _AWAY_SECONDS if away else _LAST_WRITES_SECONDS)
+        left = await write_on(parts, listener, _AWAY_SECONDS if away else LAST_WRITES_SECONDS)
         if left:
             listener({"type": "notice", "text": f"MLflow is away: {left} entries wait; `hpt resume` writes them"})
-
-    def record_end(self, final: FinalReport | None) -> None:
-        """Note that the loop has ended; without figures, that the study failed, and why."""
-        from agentic_hpt.study.describing import ended_by
-
-        ledger = self._ledger()
-        stopped_by = ended_by(ledger) or "coordinator"
-        if final is not None:
-            self._note("finalized", stopped_by)
-            return
-        why = _why_nothing_was_found(self.config.goal, ledger.trials())
-        ledger.record_failure(why)
-        self._note("failed", stopped_by, why)
-
-    def settle(self, error: BaseException) -> None:
-        """Note why a run ended before its end, when its parts are closed.
-
-        A new study whose objective was refused, at once or at its first answer, is removed: its name stays free.
-        """
-        try:
-            if self._ended():
-                return
-            if isinstance(error, asyncio.CancelledError):
-                self._note("stopped", "user")
-            elif isinstance(error, SameFailure):
-                self._note("stopped", "failures", mask_secrets(str(error))[:2000])
-            elif self._made_here and isinstance(error, ConfigError) and not self._has_own_result():
-                self._store.discard(self._row.uid, hold=self._lock.hold)
-                shutil.rmtree(self.artifacts, ignore_errors=True)
-                self._release()
-            else:
-                text = error.message if isinstance(error, HptError) else f"{type(error).__name__}: {error}"
-                self._note("stopped", "error", mask_secrets(text)[:2000])
-        except LedgerError:
-            pass  # the store itself is what failed; the caller gets the first error
 
     # -- ask and tell -----------------------------------------------------------------------------------------------
 
@@ -450,16 +404,6 @@ class Study(StudyView):
         finally:
             self._release()
 
-    async def _write_behind(self) -> None:
-        from agentic_hpt import wiring
-
-        tracker = wiring.make_tracker(self.config, self._settings, self._row)
-        await tracker.start()
-        try:
-            await tracker.drain(_LAST_WRITES_SECONDS)
-        finally:
-            await tracker.close()
-
     def __enter__(self) -> Self:
         return self
 
@@ -497,73 +441,7 @@ class Study(StudyView):
         ledger.record_change(change_of(ledger, told, kind="code", code=code))
         return told
 
-    def _has_own_result(self) -> bool:
-        return any(t.finished and t.counted for t in self._ledger().trials())
-
-    def _description(self) -> JsonObject:
-        return {"study": self._row.first_name, "uid": self._row.uid, "config": self.config.told()}
-
     def _ledger(self) -> StudyLedger:
         if self._asking is not None:
             return self._asking.ledger
         return super()._ledger()
-
-    def _complete_making(self) -> None:
-        """Put in what was made elsewhere where the process that made the study was killed before."""
-        from_elsewhere = self.config.transfer or self.config.import_optuna or self.replays
-        if not from_elsewhere or self._ledger().count:
-            return
-        source = Study.by_uid(self.replays, self._settings.home) if self.replays else None
-        self._fill(*_made_elsewhere(self.config, self._settings, source))
-
-    def _fill(self, imported: Sequence[Trial], earlier: Sequence[EarlierStudy]) -> None:
-        """Put the trials that were made elsewhere into a study without trials."""
-        ledger = self._ledger()
-        if earlier and not ledger.earlier():
-            ledger.keep_earlier(earlier)
-        if imported:
-            ledger.post_study(self._description())
-            ledger.import_trials(imported)
-
-    def _note(self, status: StudyStatus, stopped_by: str | None = None, error: str | None = None) -> None:
-        """Note how the study stands; nothing once another process took it over."""
-        self._store.set_status(self._row.uid, status, stopped_by, error, hold=self._lock.hold)
-
-    def _acquire(self) -> None:
-        """Take hold of the study. Raises `StudyBusy` when another process has it, or changed it since it was opened."""
-        if self._lock.hold is not None:
-            return
-        self._lock.acquire()
-        now = self._store.by_uid(self._row.uid)
-        if (now.name, now.config) != (self._row.name, self._row.config):
-            self._release()
-            raise StudyBusy(f"study {self._row.name!r} was changed by another process a moment ago", "try again")
-
-    def _release(self) -> None:
-        self._lock.release()
-
-
-def _made_elsewhere(
-    config: StudyConfig, settings: Settings, replays: Study | None
-) -> tuple[list[Trial], list[EarlierStudy]]:
-    """Give the trials that a new study begins with, and the earlier studies that it learns from."""
-    from agentic_hpt import wiring
-
-    if replays is not None:
-        return [t for t in replays.trials() if t.kind == "imported"], replays.earlier()
-    return wiring.import_optuna(config)[0], wiring.read_transfer(config, settings)
-
-
-def _why_nothing_was_found(goal: Goal, trials: Sequence[Trial]) -> str:
-    closest = nearest(goal, (t for t in trials if t.counted))
-    if closest is not None:
-        values = ", ".join(f"{name}={value!r}" for name, value in closest.params.items())
-        broken = "; ".join(breaks(goal, closest))
-        return f"no trial satisfies the constraints; trial {closest.id} comes nearest ({broken}), with {values}"[:2000]
-    failed = [t for t in trials if t.state is TrialState.FAILED]
-    if not failed:
-        return "no trial was completed"
-    kinds = sorted({str(t.failure) for t in failed}, key=lambda kind: -sum(str(t.failure) == kind for t in failed))
-    example = next(t for t in failed if str(t.failure) == kinds[0])
-    first_line = example.message.strip().partition("\n")[0]
-    return f"no trial was completed; {len(failed)} failed, most by {kinds[0]}: {mask_secrets(first_line)[:300]}"
