@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 from agentic_hpt.cli import main
 from agentic_hpt.cli.doctor import stores
 from agentic_hpt.config import Settings, StudyConfig, shown
-from agentic_hpt.errors import ConfigError, FailureKind, LedgerError, TrackerAway
+from agentic_hpt.errors import ConfigError, FailureKind, LedgerError, StudyExists, TrackerAway
 from agentic_hpt.ledger import LedgerStore, open_outbox
 from agentic_hpt.mlflow_writer import OneWriter
 from agentic_hpt.postgres import ServerLock, connect
@@ -167,6 +169,25 @@ def test_the_ledger_takes_what_a_file_takes(url: str) -> None:
     ledger.finish(trial.id, ledger.start(trial.id).attempt, outcome)
     (read,) = store.open_study(store.find("s"), budget=Budget(), seed=2**40).trials()
     assert (read.params, read.worker, read.reports) == ({"x": "a\0b"}, "w" * 300, reports)
+    store.close()
+
+
+def test_of_two_who_make_the_same_study_at_once_one_is_told_that_it_is_there(url: str) -> None:
+    store = LedgerStore(url)
+    names = "uid, name, folder, status, config, created, seconds"
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with connect(url) as other, connect(url) as watch, ThreadPoolExecutor(1) as pool:
+        with other.transaction():
+            other.execute(
+                f"INSERT INTO hpt_studies ({names}) VALUES ('u', 's', 's-u', 'running', '{{}}', 0, 0)".encode()
+            )
+            second = pool.submit(store.create_study, "s", {})
+            deadline = time.monotonic() + 30
+            while watch.execute(waiting.encode()).fetchone() == (0,):
+                assert not second.done()
+                assert time.monotonic() < deadline
+        with pytest.raises(StudyExists, match="a study named 's' is in this home already"):
+            second.result()
     store.close()
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
-from agentic_hpt.errors import StudyBusy, StudyExists, StudyNotFound
+from agentic_hpt.errors import LedgerError, StudyBusy, StudyExists, StudyNotFound
 from agentic_hpt.ledger import moving, schema
 from agentic_hpt.ledger.holding import Hold, busy, is_driven, take
 from agentic_hpt.ledger.opening import open_database
@@ -77,7 +78,13 @@ class LedgerStore:
                 connection.execute(insert(schema.meta).values(key=schema.REPLAY.format(uid), value=replays))
             return True
 
-        if not self._database.write(create):
+        try:
+            made_here = self._database.write(create)
+        except LedgerError as error:
+            if not isinstance(error.__cause__, IntegrityError):
+                raise
+            made_here = False  # on PostgreSQL another process may make it between the look and the row
+        if not made_here:
             raise StudyExists(
                 f"a study named {name!r} is in this home already",
                 f"go on with it by `hpt resume {name}` (`hpt resume FILE` takes a changed file over), or archive it "
