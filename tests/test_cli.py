@@ -91,6 +91,7 @@ class FakeStudy(ModuleType):
             final=FINAL,
             artifacts=self.folder / "artifacts",
             trials=lambda: self.trials,
+            outside=lambda: [],
             decisions=lambda: [DECISION],
             effects=lambda: (),
             notes=list,

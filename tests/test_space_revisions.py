@@ -20,6 +20,7 @@ from agentic_hpt.refitting import Revision, changes, check_revision, refit
 from agentic_hpt.space import Choice, Float, Int, Parameter, SearchSpace
 from agentic_hpt.study import Study, resume_study
 from agentic_hpt.study.revising import revised
+from command_line import called
 from study_runs import SPACE, describe, drive, finished
 
 OLD = SearchSpace(
@@ -302,7 +303,9 @@ def test_a_space_can_be_revised_again_and_brings_trials_back(tmp_path: Path, hom
     assert study.run().usage.trials == 20
 
 
-def test_the_table_of_all_trials_holds_those_outside_the_space_too(tmp_path: Path, home: Path) -> None:
+def test_the_tables_of_all_trials_hold_those_outside_the_space_too(
+    tmp_path: Path, home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     mlflow = {"enabled": False, "children": "top:1"}
     described = describe(tmp_path, strategy="joint", budget={"trials": 3}, fresh_seeds=0, mlflow=mlflow)
     study = Study.create(StudyConfig.from_mapping(described), home=home)
@@ -314,6 +317,14 @@ def test_the_table_of_all_trials_holds_those_outside_the_space_too(tmp_path: Pat
     rows = (result.artifacts / "trials.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["trial", "0", "1", "2"]
     assert str(OUT_OF_NARROW["learning_rate"]) in rows[1]
+
+    def listed(*options: str) -> dict[int, bool]:
+        answer = called(capfd, "trials", "study", "--home", str(home), "--json", *options)[1]
+        return {trial["id"]: trial.get("outside", False) for trial in json.loads(answer)["trials"]}
+
+    assert listed() == {0: True, 1: False, 2: False}
+    assert listed("--top", "3").keys() == {1, 2}, "the best are those of the space"
+    assert "outside the space" in called(capfd, "trials", "study", "--home", str(home))[1]
 
 
 def test_configurations_to_run_first_are_those_that_the_new_space_holds(tmp_path: Path, home: Path) -> None:

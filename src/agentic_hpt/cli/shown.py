@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from agentic_hpt.records import DecisionRecord, Goal, JsonObject, ModelCall, Note, Params, Trial, is_number
@@ -51,10 +51,12 @@ def show_params(console: Console, params: Params) -> None:
         console.print(f"  {visible(name):<{width}}  {number(value)}")
 
 
-def show_trials(console: Console, goal: Goal, trials: Sequence[Trial], *, running: bool) -> None:
+def show_trials(
+    console: Console, goal: Goal, trials: Sequence[Trial], outside: Container[int], *, running: bool
+) -> None:
     """Print trials as a table; a failed one with its kind and message instead of a value.
 
-    A trial that has not ended was cut off, unless its study is `running`.
+    A trial that has not ended was cut off, unless its study is `running`. Those `outside` the space are told as such.
     """
     metrics = [objective.metric for objective in goal.objectives]
     shown = table(
@@ -68,6 +70,7 @@ def show_trials(console: Console, goal: Goal, trials: Sequence[Trial], *, runnin
         shown.add_row(
             str(trial.id),
             f"{state}{failure}{'' if not complete or goal.feasible(trial) else ', infeasible'}"
+            f"{', outside the space' if trial.id in outside else ''}"
             f"{f', attempt {trial.attempt}' if trial.attempt > 1 else ''}",
             *(number(trial.values[m]) if complete and m in trial.values else "" for m in metrics),
             visible(trial.worker),

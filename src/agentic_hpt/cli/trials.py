@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import click
 
 from agentic_hpt.cli.common import Answer, verb
@@ -15,21 +17,27 @@ from agentic_hpt.records import Goal, JsonObject, Trial, TrialState
 @click.option("--state", type=click.Choice([s.value for s in TrialState]), help="Only trials in this state.")
 @verb
 def command(study: str, top: int | None, state: str | None, home: str | None) -> Answer:
-    """List the trials of STUDY: what was tried, by which worker, and what became of it."""
+    """List the trials of STUDY: what was tried, by which worker, and what became of it.
+
+    Those that its space does not hold any more, since it was revised, are told as such; none of them is among the best.
+    """
     from agentic_hpt.study import open_view
 
     view = open_view(study, home)
-    trials = [t for t in view.trials() if state is None or t.state == state]
+    goal, outside = view.config.goal, {t.id: t for t in view.outside()}
+    trials = [*view.trials(), *(() if top is not None else outside.values())]
+    trials = [t for t in sorted(trials, key=lambda t: t.id) if state is None or t.state == state]
     if top is not None:
-        trials = view.config.goal.ranked(trials)[:top]
+        trials = goal.ranked(trials)[:top]
     return Answer(
-        {"trials": [_document(view.config.goal, trial) for trial in trials]},
-        lambda console: show_trials(console, view.config.goal, trials, running=view.status == "running"),
+        {"trials": [_document(goal, trial, outside) for trial in trials]},
+        lambda console: show_trials(console, goal, trials, outside, running=view.status == "running"),
     )
 
 
-def _document(goal: Goal, trial: Trial) -> JsonObject:
+def _document(goal: Goal, trial: Trial, outside: Container[int]) -> JsonObject:
     return {
+        **({"outside": True} if trial.id in outside else {}),
         **({"feasible": goal.feasible(trial)} if goal.constraints else {}),
         **({"continues": trial.continues} if trial.continues is not None else {}),
         "id": trial.id,

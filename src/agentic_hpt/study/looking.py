@@ -122,6 +122,10 @@ class StudyView:
         """Give the study's trials in order of their ids."""
         return list(self._ledger().trials())
 
+    def outside(self) -> list[Trial]:
+        """Give the trials that the space does not hold any more since it was revised, as they were."""
+        return self._ledger().outside()
+
     def changes(self) -> list[Change]:
         """Give what persons changed of the study beside its space, in order."""
         return self._ledger().changes()
