@@ -154,6 +154,24 @@ def test_auto_measures_nothing_once_there_are_trials(home):
     assert first.config.executor == "auto"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_measuring_as_it_does_the_search(home, number):
+    told: list[object] = []
+
+    def listener(event: Mapping[str, object]) -> None:
+        told.append(event.get("text"))
+        if "measuring for some seconds" in str(told[-1]):
+            assert signal.getsignal(number) not in (signal.SIG_DFL, signal.default_int_handler)
+            os.kill(os.getpid(), number)
+
+    config = described(executor="auto", parallel=None, budget={"trials": 100})
+    result = Study.create(config, home=home).run(objective=Toy(pace=(0.5, 0.5)), listener=listener)
+    assert (result.status, result.stopped_by, result.usage.trials) == ("stopped", "user", 0)
+    assert result.exit_code == {signal.SIGINT: 130, signal.SIGTERM: 3}[number]
+    assert told[-1] == "stopping: running trials are ended, the study can be resumed"
+    assert Study.open("batches", home).config.executor == "auto", "it is measured anew"
+
+
 def test_a_process_that_is_killed_costs_its_trials_an_attempt(home, tmp_path):
     log, lost = tmp_path / "log", []
 

@@ -12,7 +12,7 @@ from agentic_hpt.config import Settings, StudyConfig, mask_secrets
 from agentic_hpt.errors import ConfigError, SameFailure, StudyNotFound
 from agentic_hpt.records import FinalReport, JsonObject, Trial
 from agentic_hpt.study.asking import Asking
-from agentic_hpt.study.driving import handle_signals, run_coroutine
+from agentic_hpt.study.driving import Stopping, run_coroutine
 from agentic_hpt.study.holding import LAST_WRITES_SECONDS, HeldStudy, made_elsewhere
 from agentic_hpt.study.looping import Approver, NobodyAnswers, check_approver
 from agentic_hpt.study.result import Result
@@ -294,7 +294,7 @@ class Study(HeldStudy):
                 ledger.record_change(change_of(ledger, said[-1]), chosen.to_json())
                 self._row = self._store.by_uid(self._row.uid)
                 self.config = chosen
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             self.settle(error)
             self._release()
             raise
@@ -310,42 +310,40 @@ class Study(HeldStudy):
         """Run the graph; give the signal that stopped it, if one did."""
         from agentic_hpt import wiring
 
+        def say(text: str) -> None:
+            listener({"type": "notice", "text": text})
+
         objective = objective if objective is not None else wiring.make_objective(self.config)
-        await self.choose_executor(objective, lambda text: listener({"type": "notice", "text": text}))
-        parts = self.open_parts(self.record_end, objective=objective, chat_model=chat_model, seen=seen)
-        if changed := self._note_code(parts.objective):
-            listener({"type": "notice", "text": changed})
-        received: list[signal.Signals] = []
-        task = asyncio.create_task(self._loop(parts, listener, approver))
-
-        def stop(number: signal.Signals) -> None:
-            received.append(number)
-            task.cancel()
-            if len(received) == 1:
-                listener({"type": "notice", "text": "stopping: running trials are ended, the study can be resumed"})
-
-        restore = handle_signals(stop)
-        ended: BaseException | None = None
-        try:
-            await task
-        except NobodyAnswers:
-            ended = asyncio.CancelledError()
-            listener({"type": "notice", "text": "nobody answers: the study stops here, and can be resumed"})
-        except SameFailure as error:
-            ended = error
-            listener({"type": "notice", "text": f"the study stops: {mask_secrets(str(error))}"})
-        except (Exception, asyncio.CancelledError) as error:
-            ended = error
-            if not received:
-                raise
-        finally:
+        with Stopping(lambda: say("stopping: running trials are ended, the study can be resumed")) as stopping:
             try:
-                await parts.close()
+                await stopping.run(self.choose_executor(objective, say))
+            except asyncio.CancelledError:
+                if not stopping.received:
+                    raise
+                return stopping.received[0]
+            parts = self.open_parts(self.record_end, objective=objective, chat_model=chat_model, seen=seen)
+            if changed := self._note_code(parts.objective):
+                say(changed)
+            ended: BaseException | None = None
+            try:
+                await stopping.run(self._loop(parts, listener, approver))
+            except NobodyAnswers:
+                ended = asyncio.CancelledError()
+                say("nobody answers: the study stops here, and can be resumed")
+            except SameFailure as error:
+                ended = error
+                say(f"the study stops: {mask_secrets(str(error))}")
+            except (Exception, asyncio.CancelledError) as error:
+                ended = error
+                if not stopping.received:
+                    raise
             finally:
-                if ended is not None:
-                    self.settle(ended)
-                restore()
-        return received[0] if received else None
+                try:
+                    await parts.close()
+                finally:
+                    if ended is not None:
+                        self.settle(ended)
+        return stopping.received[0] if stopping.received else None
 
     async def _loop(self, parts: StudyParts, listener: Listener, approver: Approver | None) -> None:
         from agentic_hpt.graph import flush_traces

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Self, TypeVar
 
 T = TypeVar("T")
 
@@ -35,22 +35,41 @@ def run_coroutine(work: Coroutine[object, object, T]) -> T:
             raise
 
 
-def handle_signals(stop: Callable[[signal.Signals], None]) -> Callable[[], None]:
-    """Let Ctrl-C and SIGTERM call `stop` in the event loop; give what puts the old handlers back.
+class Stopping:
+    """Ctrl-C and SIGTERM, while in force, cancel what runs; `told` is called for the first of them.
 
     Outside the main thread, where signals can't be handled, nothing is changed.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return lambda: None
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    old = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        loop.add_signal_handler(number, stop, number)
 
-    def restore() -> None:
-        for number in numbers:
-            loop.remove_signal_handler(number)
-            signal.signal(number, old[number])
+    def __init__(self, told: Callable[[], None]) -> None:
+        self.received: list[signal.Signals] = []
+        self._told = told
+        self._task: asyncio.Task[None] | None = None
+        self._old: dict[signal.Signals, object] = {}
 
-    return restore
+    async def run(self, work: Coroutine[object, object, None]) -> None:
+        """Run to the end what a signal cancels; one that came since the last such work counts too."""
+        self._task = asyncio.create_task(work)
+        if self.received:
+            self._task.cancel()
+        await self._task
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._old[number] = signal.getsignal(number)
+                loop.add_signal_handler(number, self._stop, number)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, old in self._old.items():
+            asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, old)  # type: ignore[arg-type]  # it is what getsignal gave
+
+    def _stop(self, number: signal.Signals) -> None:
+        self.received.append(number)
+        if self._task is not None:
+            self._task.cancel()
+        if len(self.received) == 1:
+            self._told()
