@@ -183,6 +183,19 @@ class TestGaussianProcess:
         process = GaussianProcess.fit(rows, outcomes, np.array([False]), np.array([0.0, 0.0, 25.0, 0.0]))
         assert process.predict(np.array([[0.5]]))[0][0] > 0.3
 
+    @pytest.mark.parametrize("seed", range(4))
+    def test_many_rows_that_have_a_parameter_or_not_are_believed_and_move_no_expectation(self, seed: int) -> None:
+        dice = np.random.default_rng(seed)
+        rows, running, others = dice.random((40, 3)), dice.random((60, 3)), dice.random((50, 3))
+        rows[dice.random(40) < 0.4, 2] = running[::2, 2] = np.nan  # no plane holds both kinds as far apart as they are
+        outcomes = (rows[:, 0] - rows[:, 0].mean()) / rows[:, 0].std()
+        process = GaussianProcess.fit(rows, outcomes, np.array([False] * 3))
+
+        believing = process.believing(running)
+
+        assert np.allclose(believing.predict(others)[0], process.predict(others)[0], atol=1e-3)
+        assert believing.predict(running)[1].mean() < process.predict(running)[1].mean()
+
     def test_a_believed_row_is_no_longer_unsure(self) -> None:
         process = GaussianProcess.fit(np.array([[0.0], [0.2]]), np.array([0.0, 1.0]), np.array([False]))
         there = np.array([[0.9]])

@@ -92,8 +92,21 @@ class GaussianProcess:
             return self
         expected, _ = self.predict(rows)
         whole = np.concatenate([self.rows, rows]), np.concatenate([self.outcomes, expected])
-        extra = np.concatenate([self._extra, np.zeros(len(rows))])
-        return self._solved(self.weights, self.signal, self.noise, self.categorical, *whole, extra)
+        known = self.weights, self.signal, self.noise, self.categorical, *whole
+        try:
+            return self._solved(*known, np.concatenate([self._extra, np.zeros(len(rows))]))
+        except np.linalg.LinAlgError:
+            return self._solved(*known, np.concatenate([self._extra, np.full(len(rows), self._short_of(rows))]))
+
+    def _short_of(self, rows: Floats) -> float:
+        """Give the variance that `rows` lack to be believed together.
+
+        What is active and what is not are as far apart as in no plane, so not every set of rows has a covariance. More
+        variance of those that are only believed moves no expectation.
+        """
+        half, _ = self.explaining(rows)
+        left = np.linalg.eigvalsh(self.covariance(rows, rows) - half.T @ half)
+        return max(0.0, -float(left[0])) + _JITTER * max(1.0, self.signal)
 
     def predict(self, rows: Floats) -> tuple[Floats, Floats]:
         """Give mean and standard deviation of the function (without an observation's noise) at `rows`."""
