@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -196,3 +198,36 @@ def test_a_signal_stops_cleanly_and_leaves_a_resumable_study(
     result = resume_study("study", home=home)
     assert result.status == "finalized"
     assert [t.attempt for t in result.trials] == [2, 2, 1]
+
+
+IMPORTS_LONG = """
+import sys, time
+from pathlib import Path
+
+if "agentic_hpt.cli.app" not in sys.modules:  # where trials are forked from
+    Path({folder!r}, "imports").touch()
+    time.sleep(600)
+
+def train(params):
+    return params["x"]
+"""
+
+
+def test_ctrl_c_does_not_wait_for_what_the_objective_imports(tmp_path: Path, home: Path) -> None:
+    code = IMPORTS_LONG.format(folder=str(tmp_path))
+    described = describe(tmp_path, code, executor="processes", space={"x": {"float": [0.0, 1.0]}})
+    (tmp_path / "study.json").write_text(json.dumps(described))
+    (tmp_path / "temporary").mkdir()
+    command = [sys.executable, "-m", "agentic_hpt.cli", "run", str(tmp_path / "study.json"), "--home", str(home)]
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "imports").exists():
+        assert driver.poll() is None, driver.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGINT)
+    _, errors = driver.communicate(timeout=60)
+    assert driver.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert list((tmp_path / "temporary").glob("agentic-hpt-*")) == []

@@ -86,6 +86,7 @@ class ProcessExecutor:
         )
         self._gpus = Gpus(visible_gpus(os.environ), gpus, slots) if gpus else None
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="hpt-launch")
+        self._booting: int | None = None
         self._looking = ThreadPoolExecutor(1, thread_name_prefix="hpt-patrol")
         self._patrol = Patrol(_server_pid)
         self._patrolling: asyncio.Task[None] | None = None
@@ -126,6 +127,8 @@ class ProcessExecutor:
             await asyncio.wait(attempts)
         if self._patrolling is not None:
             self._patrolling.cancel()
+        if (server := self._booting) is not None:  # what it imports may take long, and nobody needs it any more
+            _terminate(server, signal.SIGKILL)
         for threads in (self._threads, self._looking):
             threads.shutdown(wait=False)
 
@@ -221,11 +224,16 @@ class ProcessExecutor:
                 file.write_bytes(pickle.dumps(todo))
                 self._context.set_forkserver_preload([warmup.__name__, child.__name__])
                 with _SPAWNING, _main_hidden(), _environment({**_SERVER, warmup.VARIABLE: str(file)}):
+                    before = _server_pid() if _server_runs() else None
                     forkserver.ensure_running()
-            process = self._context.Process(target=child.nothing)
-            with _SPAWNING, _main_hidden():
-                process.start()
-            _reap(process)
+                    self._booting = _server_pid() if before is None else None
+            try:
+                process = self._context.Process(target=child.nothing)
+                with _SPAWNING, _main_hidden():
+                    process.start()
+                _reap(process)
+            finally:
+                self._booting = None
 
     def _launch(self, job: Job, main: Main, environment: Mapping[str, str]) -> tuple[BaseProcess, socket.socket]:
         if self._forks and not _server_runs():
