@@ -144,6 +144,22 @@ def test_auto_means_processes_where_there_is_nothing_to_measure(home, objective,
     assert [word in text for text in told] == ([True] if word else [])
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"executor": "batched"}, {"constraints": ["seconds <= 5"]}),
+        ({"executor": "inline"}, {"parallel": 4}),
+        ({"executor": "inline"}, {"limits": {"memory_mb": 500}}),
+    ],
+)
+def test_auto_goes_on_as_processes_where_what_was_changed_does_not_go_with_what_ran_so_far(before, after, home):
+    study = Study.create(described(parallel=None, **before), home=home)
+    study.redescribe(described(**{"parallel": None, "executor": "auto", **after}))
+    assert (study.config.executor, study.config.parallel) == ("auto", after.get("parallel"))
+    assert f"executor {before['executor']} -> auto" in study.changes()[0].told
+    assert Study.open("batches", home).config == study.config
+
+
 def test_auto_measures_nothing_once_there_are_trials(home):
     first = Study.create(described(executor="auto", budget={"trials": 100}), home=home)
     first.tell(first.ask().id, {"score": 0.5})

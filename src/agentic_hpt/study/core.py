@@ -161,11 +161,7 @@ class Study(HeldStudy):
         before = self.config
         if set(config.transfer) <= set(before.transfer):  # it was read when the study was made
             config = config.model_copy(update={"transfer": before.transfer})
-        if config.executor == "auto":  # that was settled when the study began
-            config = config.model_copy(
-                update={"executor": before.executor, "parallel": config.parallel or before.parallel}
-            )
-        config = wiring.with_slots(config)
+        config = wiring.with_slots(describing.settled(before, config))
         told = describing.checked(before, config)
         other_space = before.space != config.space
         if not told and not other_space:

@@ -51,6 +51,17 @@ def checked(before: StudyConfig, after: StudyConfig) -> list[str]:
     return told or (["a value that is not shown was changed"] if _secret(before) != _secret(after) else [])
 
 
+def settled(before: StudyConfig, after: StudyConfig) -> StudyConfig:
+    """Give a description whose trials run, with `executor: auto`, where the study's have run so far, if they can."""
+    if after.executor != "auto":
+        return after
+    where = {"executor": before.executor, "parallel": after.parallel or before.parallel}
+    try:
+        return StudyConfig.from_mapping({**after.to_json(), "space": after.space, **where})
+    except ConfigError:  # what it looks at now is measured of processes only, say
+        return after
+
+
 def narrowed(before: SearchSpace, after: SearchSpace, study: str) -> list[str]:
     """Say where a space holds less than another; what it has in addition is no problem, if its default is declared."""
     told = f"`hpt resume {study} --space FILE` takes that over, and says what becomes of the trials"
