@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from agentic_hpt.ledger import LedgerStore, open_outbox
 from agentic_hpt.mlflow_writer import OneWriter
 from agentic_hpt.postgres import ServerLock, connect
 from agentic_hpt.records import Budget, OutboxEntry, Outcome, Report, Trial, TrialState
+from agentic_hpt.study import Study
 from agentic_hpt.study.checkpoints import checkpointer
 from agentic_hpt.tracking.databases import check_files
 from agentic_hpt.tracking.encoding import trial_to_json
@@ -189,6 +191,25 @@ def test_of_two_who_make_the_same_study_at_once_one_is_told_that_it_is_there(url
         with pytest.raises(StudyExists, match="a study named 's' is in this home already"):
             second.result()
     store.close()
+
+
+def test_a_study_goes_on_in_another_home_if_that_can_be_written(url: str, home: Path, tmp_path: Path) -> None:
+    config = StudyConfig.from_mapping(describe(tmp_path))
+    with Study.create(config, home=home) as study:
+        study.tell(study.ask(), 0.5)
+    (tmp_path / "file").touch()
+    refused = Study.open("study", tmp_path / "file")
+    for use in (refused.ask, refused.run):
+        with pytest.raises(ConfigError, match=r"the home .*file can't be written"):
+            use()
+    assert [trial.state for trial in refused.trials()] == [TrialState.COMPLETE]
+    former = os.umask(0o022)
+    try:
+        with Study.open("study", tmp_path / "new") as study:
+            assert study.ask().id == 1
+    finally:
+        os.umask(former)
+    assert (tmp_path / "new").stat().st_mode & 0o077 == 0, "it is its owner's alone"
 
 
 def test_what_mlflows_database_can_not_hold_is_refused_and_not_waited_for(url: str, home: Path) -> None:

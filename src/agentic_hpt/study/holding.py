@@ -67,9 +67,13 @@ class HeldStudy(StudyView):
         self._store.set_status(self._row.uid, status, stopped_by, error, hold=self._lock.hold)
 
     def _acquire(self) -> None:
-        """Take hold of the study. Raises `StudyBusy` when another process has it, or changed it since it was opened."""
+        """Take hold of the study. Raises `StudyBusy` when another process has it, or changed it since it was opened.
+
+        Raises `ConfigError` when the home can't be written: all trials would fail there.
+        """
         if self._lock.hold is not None:
             return
+        self._settings.create()  # a study in a database may go on where there is no home yet
         self._lock.acquire()
         now = self._store.by_uid(self._row.uid)
         if (now.name, now.config) != (self._row.name, self._row.config):
