@@ -354,6 +354,12 @@ def test_what_can_coordinate_nothing_is_refused_before_a_trial_is_spent(home: Pa
     assert not home.exists() or not list_studies(home)
 
 
+def test_a_word_of_ones_own_for_what_becomes_of_a_name_that_is_taken_is_refused(home: Path) -> None:
+    with pytest.raises(ConfigError, match="if_exists: 'replace'"):
+        run(home, if_exists="replace")
+    assert not home.exists()
+
+
 def test_a_home_that_is_no_path_is_refused() -> None:
     with pytest.raises(ConfigError, match="home: 3 is no folder"):
         run(3)  # type: ignore[arg-type]

@@ -172,6 +172,8 @@ def tune(
     """
     from agentic_hpt.objectives.function import as_objective
 
+    if if_exists not in ("error", "resume", "fresh"):
+        raise ConfigError(f"tune: if_exists: {if_exists!r}", "give 'error', 'resume' or 'fresh'")
     wrapped = as_objective(objective, final)
     name = study or getattr(objective, "__name__", "study").strip("<>_") or "study"
     described: dict[str, object] = {
