@@ -153,6 +153,35 @@ def test_an_outage_that_is_too_long_stops_the_study_which_then_is_resumed(
     assert home.sql(FOUND) == [WRITTEN["finish"]]
 
 
+def test_a_server_that_stands_still_stops_the_study_too(
+    home: Home, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LedgerStore(f"{home.url}?connect_timeout=2")
+    ledger = store.open_study(home.row, budget=Budget(), seed=7, hold=store.hold(home.row.uid, None))
+    begin(ledger)
+    monkeypatch.setattr("agentic_hpt.postgres.SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(database, "OUTAGE_SECONDS", 0.2)
+    caught: list[LedgerError] = []
+
+    def finish() -> None:
+        try:
+            ledger.finish(0, 1, DONE)
+        except LedgerError as error:
+            caught.append(error)
+
+    telling = threading.Thread(target=finish, daemon=True)
+    postgres.pause()
+    try:
+        telling.start()
+        telling.join(30)
+    finally:
+        postgres.resume()
+    assert "has not answered for 0 s" in str(caught)
+    assert ledger.finish(0, 1, DONE).state is TrialState.COMPLETE
+    assert home.sql(FOUND) == [WRITTEN["finish"]]
+    store.close()
+
+
 def test_a_commit_that_went_through_after_its_caller_gave_up_does_not_lock_the_driver_out(
     home: Home, proxy: CuttingProxy, ledger: StudyLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

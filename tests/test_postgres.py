@@ -106,6 +106,25 @@ def test_checkpoints_that_stay_away_end_the_study_with_one_word(
     assert PASSWORD not in str(caught.value)
 
 
+def test_checkpoints_on_a_server_that_stands_still_end_the_study_too(
+    url: str, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentic_hpt.postgres.SILENT_SECONDS", 0.3)
+    monkeypatch.setattr("agentic_hpt.study.postgres_checkpoints.OUTAGE_SECONDS", 0.3)
+
+    async def work() -> None:
+        async with checkpointer(url.replace("connect_timeout=10", "connect_timeout=2")) as saver:
+            postgres.pause()
+            try:
+                async with asyncio.timeout(30):
+                    await keep(saver, 1)
+            finally:
+                await asyncio.to_thread(postgres.resume)
+
+    with pytest.raises(LedgerError, match="can't be read or written"):
+        asyncio.run(work())
+
+
 def test_drivers_that_begin_at_once_make_the_checkpoint_tables_once(url: str) -> None:
     async def work() -> None:
         async def one(number: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -120,8 +121,17 @@ def _postgres_engine(url: str) -> Engine:
     if importlib.util.find_spec("psycopg") is None:
         raise MissingExtra("a ledger on PostgreSQL", "postgres")
     engine = create_engine(for_sqlalchemy(url), pool_size=3, max_overflow=5)
+    event.listen(engine, "do_connect", _listening_connection)
     event.listen(engine, "connect", _on_postgres_connect)
     return engine
+
+
+def _listening_connection(
+    _dialect: object, _record: object, args: Sequence[str], settings: Mapping[str, str]
+) -> DBAPIConnection:
+    from agentic_hpt.ledger.listening import ListeningConnection
+
+    return ListeningConnection.connect(*args, **settings)  # type: ignore[return-value,arg-type]
 
 
 def _on_postgres_connect(connection: DBAPIConnection, _record: object) -> None:
