@@ -472,3 +472,8 @@ def test_plain_data_that_is_no_space(data: object, said: str) -> None:
         SearchSpace.from_json(data)
     assert said in caught.value.message
     assert caught.value.hint
+
+
+def test_a_space_is_read_of_what_was_made_in_python_too() -> None:
+    made = SearchSpace(x=Float(0.0, 1.0), kind=Choice(["a", "b"]))
+    assert SearchSpace.from_json({"x": Float(0.0, 1.0), "kind": {"choice": ["a", "b"]}}) == made

@@ -233,7 +233,12 @@ def parameter_json(parameter: Parameter) -> JsonObject:
 
 
 def parameter_from_json(name: str, entry: object) -> Parameter:
-    """Read a declaration from plain data, `{float: [low, high], log: true, ...}`. Raises `SpaceError`."""
+    """Read a declaration from plain data, `{float: [low, high], log: true, ...}`, or take it as it was made in Python.
+
+    Raises `SpaceError`.
+    """
+    if isinstance(entry, Parameter):
+        return entry
     form = "write {float: [low, high]}, {int: [low, high]} or {choice: [a, b, c]}"
     if not isinstance(entry, Mapping):
         raise SpaceError(f"parameter {name!r} is {entry!r}", form)
