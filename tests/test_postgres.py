@@ -23,6 +23,7 @@ from agentic_hpt.postgres import ServerLock, connect
 from agentic_hpt.records import Budget, OutboxEntry, Outcome, Report, Trial, TrialState
 from agentic_hpt.study import Study
 from agentic_hpt.study.checkpoints import checkpointer
+from agentic_hpt.study.moving import move_study
 from agentic_hpt.tracking.databases import check_files
 from agentic_hpt.tracking.encoding import trial_to_json
 from agentic_hpt.tracking.mlflow import EntryRefused, MlflowStore
@@ -210,6 +211,21 @@ def test_of_two_who_make_the_same_study_at_once_one_is_told_that_it_is_there(url
         with pytest.raises(StudyExists, match="a study named 's' is in this home already"):
             second.result()
     store.close()
+
+
+def test_a_replay_is_moved_behind_the_study_that_it_repeats(
+    url: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = StudyConfig.from_mapping(describe(tmp_path))
+    monkeypatch.delenv("AGENTIC_HPT_LEDGER")
+    with Study.create(config, home=home) as first:
+        first.tell(first.ask(), 0.5)
+    Study.create(config.model_copy(update={"study": "again"}), home=home, replays=first).close()
+    monkeypatch.setenv("AGENTIC_HPT_LEDGER", url)
+    with pytest.raises(ConfigError, match="'again' repeats the decisions of 'study', which the database does not have"):
+        move_study("again", home)
+    assert move_study("study", home).uid == first.uid
+    assert move_study("again", home).replays == first.uid
 
 
 def test_a_study_goes_on_in_another_home_if_that_can_be_written(url: str, home: Path, tmp_path: Path) -> None:

@@ -42,6 +42,13 @@ def move_study(name: str, home: str | Path | None = None) -> Study:
     lock.acquire()
     try:
         target = LedgerStore(there.ledger_url)
+        repeated = source.replayed_by(row.uid)
+        if repeated is not None and all(study.uid != repeated for study in target.list_studies()):
+            name_there = source.by_uid(repeated).name
+            raise ConfigError(
+                f"study {name!r} repeats the decisions of {name_there!r}, which the database does not have",
+                f"move that one first: hpt move {name_there}",
+            )
         ledger = source.open_study(row, budget=config.limits_of_study, seed=config.seed)
         begun = 1 + len(ledger.revisions) + sum(change.reopens for change in ledger.changes())
         threads = [row.uid, *(f"{row.uid}-{number}" for number in range(1, begun))]  # see `StudyParts.thread`
