@@ -635,3 +635,12 @@ def test_what_is_asked_of_outcomes_can_be_revised_and_is_told(home: Path) -> Non
     assert best.id == 1
     narrower = study.revise({"x": {"float": [0, 0.9]}}, []).told
     assert narrower.startswith("x from 0 to 1 to 0 to 0.9; constraint 'memory <= 1' removed. ")
+
+
+def test_a_text_without_its_quotes_is_refused_before_a_trial_is_spent_and_taken_for_no_metric():
+    space = {"optimizer": {"choice": ["adam", "sgd"]}, "x": {"float": [0, 1]}}
+    described = {"study": "s", "metric": "score", "space": space, "budget": {"trials": 4}}
+    with pytest.raises(SpaceError, match="adam is no parameter but a value of 'optimizer'"):
+        StudyConfig.from_mapping({**described, "constraints": ["optimizer == adam or x <= 0.5"]})
+    named = StudyConfig.from_mapping({**described, "constraints": ["optimizer == 'sgd' or `adam` <= 0.5"]})
+    assert [constraint.metrics for constraint in named.goal.constraints] == [("adam",)]

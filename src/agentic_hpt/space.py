@@ -249,6 +249,14 @@ def _check_condition(parameters: Mapping[str, Parameter], condition: Condition) 
                     f"the constraint {condition.text!r} reckons with {name!r}, which may be {texts[0]!r}",
                     f"compare it by == or in, as in {name} != {texts[0]!r}",
                 )
+    chosen = {name: p.values for name in condition.names if isinstance(p := parameters.get(name), Choice)}
+    for name in condition.names:
+        of = next((choice for choice, values in chosen.items() if name in values), None)
+        if of is not None and name not in parameters and name not in condition.quoted:
+            raise SpaceError(
+                f"the constraint {condition.text!r}: {name} is no parameter but a value of {of!r}",
+                f"write {of} == {name!r}; if it is a metric, write it in backquotes: `{name}`",
+            )
     for name, value in condition.equals:
         if name not in parameters:
             continue
