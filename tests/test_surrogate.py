@@ -187,7 +187,7 @@ class TestGaussianProcess:
     def test_many_rows_that_have_a_parameter_or_not_are_believed_and_move_no_expectation(self, seed: int) -> None:
         dice = np.random.default_rng(seed)
         rows, running, others = dice.random((40, 3)), dice.random((60, 3)), dice.random((50, 3))
-        rows[dice.random(40) < 0.4, 2] = running[::2, 2] = np.nan  # no plane holds both kinds as far apart as they are
+        rows[dice.random(40) < 0.4, 2] = running[::2, 2] = np.nan  # the covariance of such rows once was none
         outcomes = (rows[:, 0] - rows[:, 0].mean()) / rows[:, 0].std()
         process = GaussianProcess.fit(rows, outcomes, np.array([False] * 3))
 
@@ -195,6 +195,18 @@ class TestGaussianProcess:
 
         assert np.allclose(believing.predict(others)[0], process.predict(others)[0], atol=1e-3)
         assert believing.predict(running)[1].mean() < process.predict(running)[1].mean()
+
+    def test_rows_with_inactive_parameters_have_a_covariance(self) -> None:
+        dice = np.random.default_rng(3)
+        rows = dice.random((120, 3))
+        rows[:, 2] = np.floor(3 * rows[:, 2])
+        rows[dice.random((120, 3)) < 0.4] = np.nan
+        process = GaussianProcess.fit(rows[:20], dice.standard_normal(20), np.array([False, False, True]))
+
+        found = process.covariance(rows, rows)
+
+        assert np.linalg.eigvalsh(found)[0] > -1e-9 * found.max()
+        assert np.allclose(found[:, :20], process._to(rows))
 
     def test_a_believed_row_is_no_longer_unsure(self) -> None:
         process = GaussianProcess.fit(np.array([[0.0], [0.2]]), np.array([0.0, 1.0]), np.array([False]))

@@ -1,9 +1,10 @@
 """A Gaussian process over encoded configurations: mixed, conditional and noisy spaces.
 
-Matérn 5/2 with a length scale for each parameter; unordered choices count as alike or not, and a parameter that is
-active in one of two configurations only as a fixed distance. Hyperparameters are the maximum a posteriori, found by
-L-BFGS-B with exact gradients. The prior of the length scales grows with the root of the number of parameters (Hvarfner,
-Hellsten, Nardi 2024, arXiv:2402.02229), so that many parameters don't make all points strangers.
+Matérn 5/2 with a length scale for each parameter; unordered choices count as alike or not. A number that is not active
+is where the middle of its range is, on another level: so distances are those of points in a space, and every set of
+configurations has a covariance. (No point is equally far from all of a range.) Hyperparameters are the maximum a
+posteriori, found by L-BFGS-B with exact gradients. The prior of the length scales grows with the root of the number of
+parameters (Hvarfner, Hellsten, Nardi 2024, arXiv:2402.02229), so that many parameters don't make all points strangers.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _SQRT5 = math.sqrt(5.0)
-_HALF_ACTIVE = 0.5
-"""The squared distance in a parameter that only one of two configurations has."""
+_ONE_HAS_A_CHOICE = 0.5
+"""The squared distance in an unordered choice that only one of two configurations has."""
+_ONE_HAS_A_NUMBER = 5 / 12
+"""The same in a number, beside that from the middle of its range: 1/2 on the mean, as in a choice."""
 _JITTER = 1e-8
 _EVALUATIONS = 60
 _SCALE = 0.5
@@ -92,21 +95,8 @@ class GaussianProcess:
             return self
         expected, _ = self.predict(rows)
         whole = np.concatenate([self.rows, rows]), np.concatenate([self.outcomes, expected])
-        known = self.weights, self.signal, self.noise, self.categorical, *whole
-        try:
-            return self._solved(*known, np.concatenate([self._extra, np.zeros(len(rows))]))
-        except np.linalg.LinAlgError:
-            return self._solved(*known, np.concatenate([self._extra, np.full(len(rows), self._short_of(rows))]))
-
-    def _short_of(self, rows: Floats) -> float:
-        """Give the variance that `rows` lack to be believed together.
-
-        What is active and what is not are as far apart as in no plane, so not every set of rows has a covariance. More
-        variance of those that are only believed moves no expectation.
-        """
-        half, _ = self.explaining(rows)
-        left = np.linalg.eigvalsh(self.covariance(rows, rows) - half.T @ half)
-        return max(0.0, -float(left[0])) + _JITTER * max(1.0, self.signal)
+        extra = np.concatenate([self._extra, np.zeros(len(rows))])
+        return self._solved(self.weights, self.signal, self.noise, self.categorical, *whole, extra)
 
     def predict(self, rows: Floats) -> tuple[Floats, Floats]:
         """Give mean and standard deviation of the function (without an observation's noise) at `rows`."""
@@ -166,12 +156,16 @@ def _distances(a: Floats, b: Floats, categorical: Mask) -> Floats:
 
 
 def _apart(a: Floats, b: Floats, categorical: bool) -> Floats:
-    apart = (a[:, None] != b[None, :]).astype(float) if categorical else (a[:, None] - b[None, :]) ** 2
     out_a, out_b = np.isnan(a), np.isnan(b)
-    if out_a.any() or out_b.any():
-        apart[out_a[:, None] | out_b[None, :]] = _HALF_ACTIVE
+    one = out_a[:, None] != out_b[None, :]
+    if categorical:
+        apart: Floats = (a[:, None] != b[None, :]).astype(float)
         apart[out_a[:, None] & out_b[None, :]] = 0.0
-    return apart
+        apart[one] = _ONE_HAS_A_CHOICE
+        return apart
+    placed: Floats = (np.where(out_a, 0.5, a)[:, None] - np.where(out_b, 0.5, b)[None, :]) ** 2
+    placed[one] += _ONE_HAS_A_NUMBER
+    return placed
 
 
 def _matern(squared: Floats) -> Floats:
