@@ -91,6 +91,12 @@ def test_without_mlflow_the_ledgers_own_records_decide_and_it_is_said(
     assert any("ledger's own records" in text for text in notices)
     assert any("MLflow is away" in text for text in notices)
 
+    events.clear()
+    with monkeypatch.context() as hurried:
+        hurried.setattr("agentic_hpt.study.holding.LAST_WRITES_SECONDS", 0.1)
+        resume_study("alone", home=home, listener=events.append)
+    assert [str(e["text"]).partition(":")[0] for e in events] == ["MLflow is away"]
+
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/back.db")
     assert resume_study("alone", home=home).tracking["run_id"] is not None
     from mlflow import MlflowClient

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Listener = Callable[[JsonObject], None]
 _AWAY_SECONDS = 3.0
+_AWAY = "MLflow is away: {} entries wait; `hpt resume` writes them"
 _TRACES_SECONDS = 5.0
 
 
@@ -223,6 +224,8 @@ class Study(HeldStudy):
                     run_coroutine(self._write_behind())
                 finally:
                     self._release()
+                if listener is not None and (left := self._ledger().unsent()):
+                    listener({"type": "notice", "text": _AWAY.format(left)})
             return self.result()
         if not self.replays:
             check_approver(self.config, approver)
@@ -359,7 +362,7 @@ class Study(HeldStudy):
         away = self.config.mlflow.top is None and bool(decided) and decided[-1].source == "ledger"
         left = await write_on(parts, listener, _AWAY_SECONDS if away else LAST_WRITES_SECONDS)
         if left:
-            listener({"type": "notice", "text": f"MLflow is away: {left} entries wait; `hpt resume` writes them"})
+            listener({"type": "notice", "text": _AWAY.format(left)})
 
     # -- ask and tell -----------------------------------------------------------------------------------------------
 
