@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, event
 
-from agentic_hpt.config import StudyConfig
+from agentic_hpt.config import Settings, StudyConfig
 from agentic_hpt.errors import LedgerError
 from agentic_hpt.ledger import LedgerStore, StudyLedger
 from agentic_hpt.records import Budget, Outcome, Report, Trial, TrialState
@@ -158,3 +161,20 @@ def test_a_study_on_a_full_disk_stops_cleanly_and_is_resumed(tmp_path: Path, con
     after = finished(folder)
     assert len(after) == 20
     assert {number: after[number] for number in before} == before
+
+
+def test_a_home_made_sure_of_beside_an_open_ledger_leaves_its_journal_to_it(tmp_path: Path) -> None:
+    """SQLite's locks are the process's: to close the file anywhere gives them up, and a reader removes the WAL."""
+    tmp_path.chmod(0o755)
+    settings = Settings.load(tmp_path)
+    settings.create()
+    store = LedgerStore(settings.ledger_url)
+    store.create_study("study", {})
+    settings.create()
+    path = tmp_path / "ledger.db"
+    look = "import sqlite3, sys; ledger = sqlite3.connect(sys.argv[1]); ledger.execute('select 1 from hpt_studies')"
+    subprocess.run([sys.executable, "-c", f"{look}.fetchall(); ledger.close()", str(path)], check=True)
+    store.create_study("another", {})
+    with contextlib.closing(sqlite3.connect(path)) as ledger:
+        assert ledger.execute("select count(*) from hpt_studies").fetchone() == (2,)
+    assert path.stat().st_mode & 0o077 == 0

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -217,9 +218,9 @@ def test_ctrl_c_does_not_wait_for_what_the_objective_imports(tmp_path: Path, hom
     code = IMPORTS_LONG.format(folder=str(tmp_path))
     described = describe(tmp_path, code, executor="processes", space={"x": {"float": [0.0, 1.0]}})
     (tmp_path / "study.json").write_text(json.dumps(described))
-    (tmp_path / "temporary").mkdir()
+    temporary = Path(tempfile.mkdtemp(prefix="hpt"))  # short: sockets lie there
     command = [sys.executable, "-m", "agentic_hpt.cli", "run", str(tmp_path / "study.json"), "--home", str(home)]
-    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    environment = {**os.environ, "TMPDIR": str(temporary)}
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 120
     while not (tmp_path / "imports").exists():
@@ -230,4 +231,5 @@ def test_ctrl_c_does_not_wait_for_what_the_objective_imports(tmp_path: Path, hom
     _, errors = driver.communicate(timeout=60)
     assert driver.returncode == 130, errors
     assert "Traceback" not in errors
-    assert list((tmp_path / "temporary").glob("agentic-hpt-*")) == []
+    assert list(temporary.glob("agentic-hpt-*")) == []
+    shutil.rmtree(temporary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass, replace
@@ -81,7 +82,8 @@ class Settings:
         """Make the home, for its owner alone. Raises `ConfigError` when it can't be written.
 
         In a home that was there before, and is open to others, at least the ledger and the checkpoints are the owner's:
-        addresses of stores may hold passwords.
+        addresses of stores may hold passwords. Files that are there are never opened: SQLite's locks on a file are gone
+        as soon as the process closes it anywhere, and another process then takes the journal away under its writer.
         """
         try:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -93,7 +95,8 @@ class Settings:
             for address in {self.ledger_url, self.checkpoints} if is_open else ():
                 file = Path(address.removeprefix("sqlite:///"))
                 if file.parent == self.home:
-                    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+                    with contextlib.suppress(FileExistsError):
+                        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         except OSError as error:
             raise ConfigError(
                 f"the home {self.home} can't be written: {error.strerror or error}",
