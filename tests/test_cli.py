@@ -91,7 +91,7 @@ class FakeStudy(ModuleType):
             final=FINAL,
             artifacts=self.folder / "artifacts",
             trials=lambda: self.trials,
-            outside=lambda: [],
+            tried=lambda: (self.trials, set()),
             decisions=lambda: [DECISION],
             effects=lambda: (),
             notes=list,

@@ -159,7 +159,7 @@ def test_a_server_that_stands_still_stops_the_study_too(
     store = LedgerStore(f"{home.url}?connect_timeout=2")
     ledger = store.open_study(home.row, budget=Budget(), seed=7, hold=store.hold(home.row.uid, None))
     begin(ledger)
-    monkeypatch.setattr("agentic_hpt.postgres.SILENT_SECONDS", 0.3)
+    monkeypatch.setattr("agentic_hpt.listening.SILENT_SECONDS", 0.3)
     monkeypatch.setattr(database, "OUTAGE_SECONDS", 0.2)
     caught: list[LedgerError] = []
 

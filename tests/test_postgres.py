@@ -110,7 +110,7 @@ def test_checkpoints_that_stay_away_end_the_study_with_one_word(
 def test_checkpoints_on_a_server_that_stands_still_end_the_study_too(
     url: str, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentic_hpt.postgres.SILENT_SECONDS", 0.3)
+    monkeypatch.setattr("agentic_hpt.listening.SILENT_SECONDS", 0.3)
     monkeypatch.setattr("agentic_hpt.study.postgres_checkpoints.OUTAGE_SECONDS", 0.3)
 
     async def work() -> None:

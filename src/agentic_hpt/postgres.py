@@ -5,23 +5,14 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from agentic_hpt.config.postgres import shown, without_password
 from agentic_hpt.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     import psycopg
-    from psycopg.abc import PQGen
-    from psycopg.pq.abc import PGconn
-    from psycopg.waiting import Ready, Wait
 
-T = TypeVar("T")
-
-SILENT_SECONDS = 30.0
-"""So long may nothing come over a connection that waits for an answer, until it counts as lost."""
 _POLL = 0.1
 
 
@@ -59,29 +50,6 @@ def unusable(url: str, error: Exception) -> ConfigError:
 def reason(url: str, error: Exception) -> str:
     """Give what PostgreSQL said on one line, without the address's password."""
     return without_password(url, "; ".join(line.strip() for line in str(error).splitlines() if line.strip()))[:500]
-
-
-def listening(asked: PQGen[T], connection: PGconn) -> Generator[Wait, Ready | int, T]:
-    """Ask what `asked` asks, and close the connection of a server that stands still: its host still keeps that open.
-
-    It is run like `asked`, by psycopg's own `wait`. Raises `psycopg.OperationalError`, as for a lost connection.
-    """
-    import psycopg
-
-    heard = time.monotonic()
-    try:
-        wanted = next(asked)
-        while True:
-            ready = yield wanted
-            if ready:
-                heard = time.monotonic()
-            elif time.monotonic() - heard > SILENT_SECONDS:
-                connection.finish()
-                raise psycopg.OperationalError(f"the server has said nothing for {SILENT_SECONDS:.0f} s")
-            wanted = asked.send(ready)
-    except StopIteration as end:
-        answer: T = end.value
-        return answer
 
 
 class ServerLock:

@@ -24,11 +24,10 @@ def command(study: str, top: int | None, state: str | None, home: str | None) ->
     from agentic_hpt.study import open_view
 
     view = open_view(study, home)
-    goal, outside = view.config.goal, {t.id: t for t in view.outside()}
-    trials = [*view.trials(), *(() if top is not None else outside.values())]
-    trials = [t for t in sorted(trials, key=lambda t: t.id) if state is None or t.state == state]
+    goal, (trials, outside) = view.config.goal, view.tried()
+    trials = [t for t in trials if state is None or t.state == state]
     if top is not None:
-        trials = goal.ranked(trials)[:top]
+        trials = goal.ranked(t for t in trials if t.id not in outside)[:top]
     return Answer(
         {"trials": [_document(goal, trial, outside) for trial in trials]},
         lambda console: show_trials(console, goal, trials, outside, running=view.status == "running"),

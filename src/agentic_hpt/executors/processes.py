@@ -224,9 +224,9 @@ class ProcessExecutor:
                 file.write_bytes(pickle.dumps(todo))
                 self._context.set_forkserver_preload([warmup.__name__, child.__name__])
                 with _SPAWNING, _main_hidden(), _environment({**_SERVER, warmup.VARIABLE: str(file)}):
-                    before = _server_pid() if _server_runs() else None
+                    ran = _server_runs()
                     forkserver.ensure_running()
-                    self._booting = _server_pid() if before is None else None
+                    self._booting = None if ran else _server_pid()
             try:
                 process = self._context.Process(target=child.nothing)
                 with _SPAWNING, _main_hidden():

@@ -129,7 +129,7 @@ def _postgres_engine(url: str) -> Engine:
 def _listening_connection(
     _dialect: object, _record: object, args: Sequence[str], settings: Mapping[str, str]
 ) -> DBAPIConnection:
-    from agentic_hpt.ledger.listening import ListeningConnection
+    from agentic_hpt.listening import ListeningConnection
 
     return ListeningConnection.connect(*args, **settings)  # type: ignore[return-value,arg-type]
 

@@ -125,6 +125,10 @@ class StudyLedger(StudyLog):
         """Give the trials that the space does not hold any more, as they were; final ones not."""
         return [self._trials[number] for number in sorted(self._outside)]
 
+    def tried(self) -> list[Trial]:
+        """Give `trials` and those `outside`, in order of their ids."""
+        return sorted((*self._shown, *self.outside()), key=lambda trial: trial.id)
+
     def trial(self, number: int) -> Trial:
         """Give one trial. Raises `LedgerError` for an unknown number."""
         if number not in self._trials:

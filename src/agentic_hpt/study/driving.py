@@ -45,7 +45,7 @@ class Stopping:
         self.received: list[signal.Signals] = []
         self._told = told
         self._task: asyncio.Task[None] | None = None
-        self._old: dict[signal.Signals, object] = {}
+        self._restoring = contextlib.ExitStack()
 
     async def run(self, work: Coroutine[object, object, None]) -> None:
         """Run to the end what a signal cancels; one that came since the last such work counts too."""
@@ -58,14 +58,13 @@ class Stopping:
         if threading.current_thread() is threading.main_thread():
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._old[number] = signal.getsignal(number)
+                self._restoring.callback(signal.signal, number, signal.getsignal(number))
+                self._restoring.callback(loop.remove_signal_handler, number)
                 loop.add_signal_handler(number, self._stop, number)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for number, old in self._old.items():
-            asyncio.get_running_loop().remove_signal_handler(number)
-            signal.signal(number, old)  # type: ignore[arg-type]  # it is what getsignal gave
+        self._restoring.close()
 
     def _stop(self, number: signal.Signals) -> None:
         self.received.append(number)

@@ -122,9 +122,13 @@ class StudyView:
         """Give the study's trials in order of their ids."""
         return list(self._ledger().trials())
 
-    def outside(self) -> list[Trial]:
-        """Give the trials that the space does not hold any more since it was revised, as they were."""
-        return self._ledger().outside()
+    def tried(self) -> tuple[list[Trial], set[int]]:
+        """Give all trials in order of their ids, and the ids of those that the space does not hold any more.
+
+        Those are as they were, the others in terms of the space as it is now.
+        """
+        ledger = self._ledger()
+        return ledger.tried(), {trial.id for trial in ledger.outside()}
 
     def changes(self) -> list[Change]:
         """Give what persons changed of the study beside its space, in order."""

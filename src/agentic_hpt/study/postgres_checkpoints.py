@@ -12,12 +12,12 @@ import psycopg
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-from psycopg.abc import PQGen
 from psycopg.rows import DictRow, dict_row
 
 from agentic_hpt.config import shown
 from agentic_hpt.errors import LedgerError
-from agentic_hpt.postgres import listening, reason, unusable
+from agentic_hpt.listening import AsyncListeningConnection
+from agentic_hpt.postgres import reason, unusable
 from agentic_hpt.study.serializing import PlainSerializer
 
 T = TypeVar("T")
@@ -25,16 +25,6 @@ T = TypeVar("T")
 OUTAGE_SECONDS = 60.0
 _PAUSE = 0.25
 _SETUP = 0x6870745F636B7074  # "hpt_ckpt"
-
-
-class _Connection(psycopg.AsyncConnection[DictRow]):
-    """A connection that gives a server up which stands still."""
-
-    async def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
-        heard = listening(gen, self.pgconn)
-        if timeout is None:  # which psycopg 3.2 doesn't know
-            return await super().wait(heard, interval)
-        return await super().wait(heard, interval, timeout)
 
 
 class PatientSaver(AsyncPostgresSaver):
@@ -147,4 +137,4 @@ async def _set_up(saver: PatientSaver) -> None:
 
 
 async def _connect(url: str) -> psycopg.AsyncConnection[DictRow]:
-    return await _Connection.connect(url, autocommit=True, prepare_threshold=0, row_factory=dict_row)
+    return await AsyncListeningConnection.connect(url, autocommit=True, prepare_threshold=0, row_factory=dict_row)

@@ -360,8 +360,7 @@ def _outputs(
         if config.mlflow.top is not None:
             from agentic_hpt.report.table import write_table
 
-            whole = sorted((*trials, *ledger.outside()), key=lambda trial: trial.id)
-            files.append(write_table(artifacts / "trials.csv", whole))
+            files.append(write_table(artifacts / "trials.csv", ledger.tried()))
         return files
 
     return write
