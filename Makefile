@@ -14,7 +14,7 @@ test: .venv/.installed-dev
 
 # All faults of docs/robustness.md, about a quarter of an hour; `make test` has a few of them.
 chaos: .venv/.installed-dev
-	$(BIN)/python -m tests.chaos --kills 200 --workers 100
+	$(BIN)/python tests/chaos --kills 200 --workers 100
 
 soak: .venv/.installed-dev
 	$(BIN)/python bench/soak.py --minutes 120

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from tests.situations import SPACE, situation, trial
 
 from agentic_hpt.config import StudyConfig
 from agentic_hpt.constraints import Condition
@@ -39,6 +38,7 @@ from agentic_hpt.records import (
 from agentic_hpt.space import Choice, Float, Int, SearchSpace
 from agentic_hpt.steering import space_within
 from agentic_hpt.study import Study
+from situations import SPACE, situation, trial
 
 VALUES = {"a": 2, "b": 3.0, "opt": "adam", "use": False, "x-y": 1, "m.lr": 0.1}
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from tests.situations import SPACE, situation, trial
 
 import agentic_hpt as hpt
 from agentic_hpt.cli import main
@@ -24,6 +23,7 @@ from agentic_hpt.records import COVERED, Goal, Job, ObjectiveSpec, OutcomeConstr
 from agentic_hpt.report.several import front_sentences
 from agentic_hpt.strategies import FrontPruner
 from agentic_hpt.strategies.view import SamplerView
+from situations import SPACE, situation, trial
 
 TWO = Goal("accuracy", "maximize", others=(ObjectiveSpec("latency", "minimize"),))
 POINTS = [(0.5, 90.0), (0.9, 80.0), (0.95, 100.0), (0.6, 20.0), (0.4, 95.0)]

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.test_strategies import CONDITIONAL, DEFAULT, GOAL, SPACE, by_worker, situation, trial
 
 from agentic_hpt.protocols import Strategy
 from agentic_hpt.records import ActionRecord, Assignment, Budget, DecisionRecord, Goal, Trial, configuration_key
 from agentic_hpt.space import Choice, Float, Int, SearchSpace
 from agentic_hpt.steering import in_range
 from agentic_hpt.strategies import Auto, Joint, PerParameter
+from test_strategies import CONDITIONAL, DEFAULT, GOAL, SPACE, by_worker, situation, trial
 
 STRATEGIES = [PerParameter, Joint, Auto]
 FREEZE_N = ("freeze", {"parameter": "n", "range": {"values": [3]}})

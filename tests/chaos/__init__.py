@@ -1,1 +1,1 @@
-"""Studies under faults: real processes, real signals, real stores. `python -m tests.chaos` injects them all."""
+"""Studies under faults: real processes, real signals, real stores. `python tests/chaos` injects them all."""

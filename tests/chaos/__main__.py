@@ -1,6 +1,6 @@
 """Inject all faults and print the table; exit code 1 when a study did not survive one.
 
-python -m tests.chaos [--kills 200] [--workers 100] [--seed 0] [--jobs 2] [--only FAMILY ...] [--folder DIR]
+python tests/chaos [--kills 200] [--workers 100] [--seed 0] [--jobs 2] [--only FAMILY ...] [--folder DIR]
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.pop(0)  # this folder, whose `mlflow` isn't MLflow
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where pytest finds this package, too
 
 from chaos.bench import Case
@@ -19,7 +20,7 @@ from chaos.plan import planned, run_all, table
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python tests/chaos", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=200, help="of drivers")
     parser.add_argument("--workers", type=int, default=100, help="kills of trials")
     parser.add_argument("--seed", type=int, default=0)

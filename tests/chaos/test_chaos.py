@@ -1,4 +1,4 @@
-"""A few of all faults, at moments that a seed draws; `python -m tests.chaos` (or `make chaos`) injects them all."""
+"""A few of all faults, at moments that a seed draws; `python tests/chaos` (or `make chaos`) injects them all."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """HEBO with its own defaults, all parameters always there: it sees no conditions.
 
 Its random beginning is cut to the two trials it insists on, which the first trials are. It suggests one configuration
-after another: it doesn't know of those that are under way.
+after another: it doesn't know of those that are under way. pymoo's loops, in which it spends its time, are written over
+arrays (`pymoo_by_arrays`): its trials are the same, and take half the CPU.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
+import pymoo_by_arrays
 import torch
 from hebo.design_space.design_space import DesignSpace
 from hebo.optimizers.hebo import HEBO
@@ -70,4 +72,5 @@ def make(start: Start) -> Optimizer:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    pymoo_by_arrays.install()
     serve(f"hebo {version('HEBO')}", make)

@@ -245,9 +245,8 @@ class Arms:
         there = elsewhere(seen.rows) & seen.feasible
         if there.any():
             told = belief.scales[0].told(seen.losses[there, 0])
-            belief = replace(
-                belief, best=float(min(told.min(), belief.objectives[0].predict(seen.rows[there])[0].min()))
-            )
+            known = np.concatenate([seen.rows[there], seen.running[elsewhere(seen.running)]])
+            belief = replace(belief, best=float(min(told.min(), belief.objectives[0].predict(known)[0].min())))
 
         def there_only(belief: Belief) -> Score:
             score = self._score(belief, encoding, trials)

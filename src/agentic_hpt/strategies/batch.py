@@ -31,6 +31,7 @@ class Pool:
         self._exact = belief.best is not None and len(belief.objectives) == 1
         if self._exact:
             self._mean = belief.objectives[0].predict(rows)[0]
+            self._best = belief.best or 0.0
             self._rest = worth - log_expected_improvement(self._mean, self._parts[0].sd, belief.best or 0.0)
 
     def choose(self, count: int) -> list[int]:
@@ -50,7 +51,7 @@ class Pool:
         for part in self._parts:
             part.believe(place)
         if self._exact:
-            best = self._belief.best or 0.0
+            self._best = best = min(self._best, float(self._mean[place]))
             self._worth = self._rest + log_expected_improvement(self._mean, self._parts[0].sd, best)
         else:  # several objectives, or nothing feasible yet: what is left to learn stands for what is left to gain
             self._worth += sum(np.log(part.sd / was) for part, was in zip(self._parts, before, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +23,9 @@ _FAILED_LOSS, _FAILED_SD = 1.0, 0.5
 _NOISY = 1e-3
 """From this noise variance on (of outcomes with variance 1) the best observed value may be luck."""
 
+_MAY_COUNT = math.log(0.5)
+"""A running trial that more likely breaks a constraint, or fails, is not believed to become the incumbent."""
+
 
 @dataclass(frozen=True)
 class Belief:
@@ -30,9 +34,10 @@ class Belief:
     objectives: tuple[Process, ...]
     scales: tuple[Scale, ...]
     best: float | None
-    """Of one objective: the incumbent's, on the process's scale; `None` while nothing feasible is known."""
+    """Of one objective: the incumbent's on the process's scale, or what a running trial is expected to better it to;
+    `None` while nothing feasible is known."""
     front: Floats
-    """Of several objectives: what is expected at the feasible rows, shape (n, m)."""
+    """Of several objectives: what is expected at the feasible rows and at the running ones, shape (n, m)."""
     reference: Floats
     limits: tuple[tuple[GaussianProcess, float], ...]
     """For each constraint its process, and where 0 lies on its scale."""
@@ -58,7 +63,7 @@ class Belief:
                 extra = np.concatenate([extra, np.full(len(seen.failed), _FAILED_SD**2)])
             process = GaussianProcess.fit(np.concatenate([seen.rows, seen.failed]), told, categorical, extra)
             informed = prior.inform(process) if prior is not None and not several else process
-            objectives.append(informed.believing(seen.running))
+            objectives.append(informed)
         feasible = seen.feasible
         best, front = None, np.zeros((0, len(scales)))
         if feasible.any():
@@ -79,7 +84,7 @@ class Belief:
             np.array(worst),
             _limits(seen, categorical),
             Chance.of(seen, categorical),
-        )
+        ).believing(seen.running)
 
     def worth(self, rows: Floats) -> Floats:
         """Give the logarithm of what a row is expected to gain, times the chance that it counts."""
@@ -93,11 +98,21 @@ class Belief:
         return log_volume_gain(means, sds, self.front, self.reference) + chance
 
     def believing(self, rows: Floats) -> Belief:
-        """Give it as if `rows` ran too."""
+        """Give it as if `rows` ran too, and will end at what is expected of them.
+
+        So they may become the incumbent, or part of the front: what a running trial is expected to gain isn't to be
+        gained once more beside it (Ginsbourger, Le Riche, Carraro 2010, kriging believer).
+        """
         if not len(rows):
             return self
+        best, front = self.best, self.front
+        expected = np.stack([process.predict(rows)[0] for process in self.objectives], axis=1)
+        expected = expected[self.log_chance(rows) > _MAY_COUNT]
+        if best is not None and len(expected):
+            best, front = min(best, float(expected[:, 0].min())), np.concatenate([front, expected])
         limits = tuple((process.believing(rows), zero) for process, zero in self.limits)
-        return replace(self, objectives=tuple(process.believing(rows) for process in self.objectives), limits=limits)
+        objectives = tuple(process.believing(rows) for process in self.objectives)
+        return replace(self, objectives=objectives, limits=limits, best=best, front=front)
 
     def log_chance(self, rows: Floats) -> Floats:
         """Give the logarithm of the chance that a row meets the constraints and ends with a value."""
@@ -126,5 +141,5 @@ def _limits(seen: Observed, categorical: Mask) -> tuple[tuple[GaussianProcess, f
         values = np.clip(values, -3 * reach, 3 * reach)  # only where it crosses 0 matters
         sd = float(values.std()) or 1.0
         process = GaussianProcess.fit(seen.rows[known], (values - values.mean()) / sd, categorical)
-        found.append((process.believing(seen.running), float(-values.mean() / sd)))
+        found.append((process, float(-values.mean() / sd)))
     return tuple(found)
