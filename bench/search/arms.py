@@ -44,8 +44,8 @@ ARMS = {
     for arm in (
         Arm("per_parameter", "2", "per_parameter", PerParameter),
         Arm("joint", "2", "joint", Joint),
-        Arm("auto", "8", "auto", Auto),
-        Arm("auto again", "8", "auto", Auto, seeds_from=1000),
+        Arm("auto", "9", "auto", Auto),
+        Arm("auto again", "9", "auto", Auto, seeds_from=1000),
         Arm("auto with a random model", "14", "auto", Auto, 0, _random_model, opening=True),
         Arm("auto with the worst model", "14", "auto", Auto, 0, _worst_model, opening=True),
         Arm("joint again", "2", "joint", Joint, seeds_from=1000),
