@@ -67,7 +67,7 @@ bench: .venv/.installed-bench
 bench-peers: .venv/.installed-bench bench-envs
 	$(SEARCH) --run-peers --arms "" --peers "random,optuna tpe,optuna cmaes" --seeds 20 --pack
 	$(SEARCH) --run-peers --arms "" --peers "optuna gp,smac3" --seeds 10 --pack
-	$(SEARCH) --run-peers --arms "" --peers "ax,hebo" --seeds 3 --pack
+	$(SEARCH) --run-peers --arms "" --peers "ax,hebo" --seeds 10 --pack
 	$(SEARCH) --run-peers --arms "" --peers "random,optuna tpe" --seeds 20 --pending 8 --pack
 	$(SEARCH) --run-peers --arms "" --peers "optuna gp" --seeds 5 --pending 8 --pack
 	$(SEARCH) --run-peers --arms "" --peers "random,optuna tpe,optuna gp" --seeds 5 --tasks real --pack
