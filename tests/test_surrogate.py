@@ -452,7 +452,7 @@ class TestHistory:
         assert proposal is not None
         assert proposal.params["size"] in (1, 2)
 
-    @pytest.mark.parametrize("arm", ["gp", "niche"])
+    @pytest.mark.parametrize("arm", ["gp", "local", "niche"])
     def test_limits_may_leave_a_parameter_no_place(self, arm: Arm) -> None:
         done = started(30, lambda p: float(p["drop"]), SPACE)  # type: ignore[arg-type]
         region = {"optimizer": {"values": ["adam", "lion"]}, "batch": {"values": [64]}}

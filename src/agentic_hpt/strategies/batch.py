@@ -18,21 +18,19 @@ class Pool:
     """Rows to choose from, and what each is still worth.
 
     A row that is chosen is believed to end at what is expected of it (kriging believer), as running trials are: that
-    moves no expectation, but leaves less to learn near it. So nothing is fitted anew, and a choice takes a part of a
-    millisecond.
+    moves no expectation, but leaves less to learn near it, and it may be what the next ones have to better. So nothing
+    is fitted anew, and a choice takes a part of a millisecond.
     """
 
     def __init__(self, belief: Belief, rows: Floats, worth: Floats) -> None:
         """`worth` is the rows' before anything is chosen; nothing is ever worth more than that."""
-        self._belief = belief
-        self._rows = rows
         self._worth = worth.copy()
         self._parts = [_Part(process, rows) for process in map(own_process, belief.objectives)]
         self._exact = belief.best is not None and len(belief.objectives) == 1
         if self._exact:
             self._mean = belief.objectives[0].predict(rows)[0]
             self._best = belief.best or 0.0
-            self._rest = worth - log_expected_improvement(self._mean, self._parts[0].sd, belief.best or 0.0)
+            self._rest = worth - log_expected_improvement(self._mean, self._parts[0].sd, self._best)
 
     def choose(self, count: int) -> list[int]:
         """Give the places of up to `count` rows, the most promising first."""
@@ -51,8 +49,8 @@ class Pool:
         for part in self._parts:
             part.believe(place)
         if self._exact:
-            self._best = best = min(self._best, float(self._mean[place]))
-            self._worth = self._rest + log_expected_improvement(self._mean, self._parts[0].sd, best)
+            self._best = min(self._best, float(self._mean[place]))
+            self._worth = self._rest + log_expected_improvement(self._mean, self._parts[0].sd, self._best)
         else:  # several objectives, or nothing feasible yet: what is left to learn stands for what is left to gain
             self._worth += sum(np.log(part.sd / was) for part, was in zip(self._parts, before, strict=True))
 

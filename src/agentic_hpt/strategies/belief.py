@@ -62,8 +62,7 @@ class Belief:
                 told = np.concatenate([told, np.full(len(seen.failed), _FAILED_LOSS)])
                 extra = np.concatenate([extra, np.full(len(seen.failed), _FAILED_SD**2)])
             process = GaussianProcess.fit(np.concatenate([seen.rows, seen.failed]), told, categorical, extra)
-            informed = prior.inform(process) if prior is not None and not several else process
-            objectives.append(informed)
+            objectives.append(prior.inform(process) if prior is not None and not several else process)
         feasible = seen.feasible
         best, front = None, np.zeros((0, len(scales)))
         if feasible.any():
