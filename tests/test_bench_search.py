@@ -146,6 +146,17 @@ def test_a_peer_is_asked_and_told_in_a_process_of_its_own(name: str, pending: in
     assert found == replace(run_peer(optuna_peer, PEERS[name], TASK, 3, setting), seconds=found.seconds)
 
 
+@pytest.mark.parametrize(("in_batches", "course"), [(False, "aaaa tatatatata tttt"), (True, "aaaa tttt aaaa tttt a t")])
+def test_a_peer_that_suggests_in_batches_is_told_a_whole_one_before_the_next(
+    in_batches: bool, course: str, optuna_peer: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    send = optuna_peer.send
+    monkeypatch.setattr(optuna_peer, "send", lambda do, **message: said.append(do[0]) or send(do, **message))
+    run_peer(optuna_peer, replace(PEERS["random"], in_batches=in_batches), TASK, 3, replace(SHORT, pending=4))
+    assert "".join(said) == "s" + course.replace(" ", "")
+
+
 def test_a_peer_that_goes_away_is_an_error_that_says_so(tmp_path: Path) -> None:
     child = Child(Path("/bin/false"), "optuna")
     with pytest.raises(RuntimeError, match="the peer ended while it was asked to start"):

@@ -26,6 +26,8 @@ class Peer:
     script: str
     arm: str = ""
     seeds_from: int = 0
+    in_batches: bool = False
+    """With several under way it suggests them together, and all of them end before the next."""
 
 
 PEERS = {
@@ -37,7 +39,7 @@ PEERS = {
         Peer("optuna gp", "optuna", "gp"),
         Peer("smac3", "smac"),
         Peer("ax", "ax"),
-        Peer("hebo", "hebo"),
+        Peer("hebo", "hebo", in_batches=True),
     )
 }
 
@@ -102,8 +104,11 @@ def play(child: Child, peer: Peer, lab: Lab, setting: Setting) -> tuple[str, lis
         first=told,
     )
     seconds, running = [0.0] * len(first), list[tuple[int, Params]]()
+    asking = True
     while len(lab.params) < setting.trials:
-        if len(lab.params) + len(running) < setting.trials and len(running) < setting.pending:
+        room = len(lab.params) + len(running) < setting.trials and len(running) < setting.pending
+        asking = room and (asking or not running or not peer.in_batches)
+        if asking:
             asked = child.send("ask")
             seconds.append(child.seconds)
             child.seconds = 0.0

@@ -1,8 +1,9 @@
 """HEBO with its own defaults, all parameters always there: it sees no conditions.
 
-Its random beginning is cut to the two trials it insists on, which the first trials are. It suggests one configuration
-after another: it doesn't know of those that are under way. pymoo's loops, in which it spends its time, are written over
-arrays (`pymoo_by_arrays`): its trials are the same, and take half the CPU.
+Its random beginning is cut to the two trials it insists on, which the first trials are. It doesn't know of what is
+under way; where several may be, it suggests them together, as it was made to, and the harness ends all of them first.
+pymoo's loops, in which it spends its time, are written over arrays (`pymoo_by_arrays`): its trials are the same, and
+take half the CPU.
 """
 
 from __future__ import annotations
@@ -31,13 +32,19 @@ class HeboRun:
         space = DesignSpace().parse([_entry(p) for p in start.space])
         rand_sample = 2 if len(start.first) >= 2 else None
         self._hebo = HEBO(space, rand_sample=rand_sample, scramble_seed=start.seed)
+        self._start = start
         self._asked: list[pd.DataFrame] = []
+        self._waiting: list[pd.DataFrame] = []
         for params, value in start.first:
             whole = {p.name: _typed(p, params.get(p.name, p.default)) for p in start.space}
             self._hebo.observe(pd.DataFrame([whole]), np.array([[value]]))
 
     def ask(self) -> tuple[int, Numbers]:
-        found = self._hebo.suggest(n_suggestions=1)
+        if not self._waiting:
+            left = self._start.trials - len(self._start.first) - len(self._asked)
+            several = self._hebo.suggest(n_suggestions=min(self._start.pending, left))
+            self._waiting = [several.iloc[[place]] for place in range(len(several))]
+        found = self._waiting.pop(0)
         self._asked.append(found)
         row = {p.name: _number(p, float(found[p.name].iloc[0])) for p in self._parameters.values()}
         return len(self._asked) - 1, row
