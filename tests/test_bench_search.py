@@ -300,8 +300,9 @@ def test_the_score_is_the_share_of_random_searchs_mean_regret_after_as_many_tria
 def test_a_run_that_another_lacks_is_left_out_of_their_comparison() -> None:
     whole = beside(MEASURE, a=[[1.0, 1.0], [8.0, 8.0]])
     part = beside(MEASURE, a=[[2.0, 2.0]])
-    assert compared(whole, part, 2).runs == (1, 0, 0)
-    assert compared(whole, part, 2).ratio == pytest.approx((0.5, 0.5))
+    found = compared(whole, part, 2)
+    assert found.runs == (1, 0, 0)
+    assert (found.ratio, *found.interval) == pytest.approx((0.5, 0.5, 0.5))
     assert ranks([whole, part], 2).tolist() == [1.0, 2.0]
 
 
@@ -316,8 +317,8 @@ def test_wins_ties_and_ranks() -> None:
 def test_the_interval_of_an_arm_against_itself_is_a_point_and_half_the_regret_is_a_half() -> None:
     arm = beside(MEASURE, a=[[1.0], [2.0], [3.0]], b=[[4.0], [5.0], [9.0]])
     half = beside(MEASURE, a=[[0.5], [1.0], [1.5]], b=[[2.0], [2.5], [4.5]])
-    assert compared(arm, arm, 1).ratio == (1.0, 1.0)
-    assert compared(half, arm, 1).ratio == pytest.approx((0.5, 0.5))
+    assert (compared(arm, arm, 1).ratio, compared(arm, arm, 1).interval) == (1.0, (1.0, 1.0))
+    assert (compared(half, arm, 1).ratio, *compared(half, arm, 1).interval) == pytest.approx((0.5, 0.5, 0.5))
 
 
 def test_the_signed_rank_test_has_its_known_values() -> None:

@@ -104,6 +104,11 @@ def test_looking_makes_no_home(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def _as_at_a_terminal() -> None:
+    """Let Ctrl-C end what is started: where the tests are a script's background job, it would be ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_ui_serves_on_this_machine_until_it_is_told_to_end(
     ran: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
@@ -123,7 +128,14 @@ def test_ui_serves_on_this_machine_until_it_is_told_to_end(
     command = [sys.executable, "-m", "agentic_hpt.cli", "ui", "shown", "--port", str(port), "--json"]
     with (
         (tmp_path / "err").open("w") as errors,
-        subprocess.Popen(command, cwd=folder, env=_environment(), stdout=subprocess.PIPE, stderr=errors) as server,
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env=_environment(),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            preexec_fn=_as_at_a_terminal,
+        ) as server,
     ):
         url = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + 120

@@ -9,7 +9,20 @@ from statistics import median
 
 import numpy as np
 from bench.search.peers import PEERS
-from bench.search.scoring import AT, Runs, Table, compared, curve, geometric, means, plain, ranks, reached, table
+from bench.search.scoring import (
+    AT,
+    Compared,
+    Runs,
+    Table,
+    compared,
+    curve,
+    geometric,
+    means,
+    plain,
+    ranks,
+    reached,
+    table,
+)
 from bench.search.suite import CHOSEN_ON, CONFIRMED_ON
 from bench.search.trials import Setting
 
@@ -119,9 +132,9 @@ def _pairs(shown: Shown, at: Sequence[int]) -> str:
         if mine not in shown.tables:
             continue
         lines = [
-            f"{mine} against each, on the runs that both have: 90 % interval of the ratio of geometric means;",
+            f"{mine} against each, on the runs that both have: ratio of geometric means and its 90 % interval;",
             "runs won / tied / lost; tasks won / undecided / lost; p of Wilcoxon's signed-rank test",
-            f"{'':26}" + "".join(f"{f'at {t}':^52}" for t in at[1:]),
+            f"{'':26}" + "".join(f"{f'at {t}':^59}" for t in at[1:]),
         ]
         for name, other in shown.tables.items():
             if name == mine or not set(other.pairs) & set(shown.tables[mine].pairs):
@@ -130,10 +143,14 @@ def _pairs(shown: Shown, at: Sequence[int]) -> str:
             for trial in at[1:]:
                 c = compared(shown.tables[mine], other, trial)
                 runs, tasks = ("/".join(f"{n}" for n in counts) for counts in (c.runs, c.tasks))
-                cells.append(f"{c.ratio[0]:5.2f} to {c.ratio[1]:5.2f}  {runs:>11}  {tasks:>7}  p {c.p:7.1e}")
-            lines.append(f"{name:26}" + "".join(f"{cell:^52}" for cell in cells))
+                cells.append(f"{_ratio(c)}  {runs:>11}  {tasks:>7}  p {c.p:7.1e}")
+            lines.append(f"{name:26}" + "".join(f"{cell:^59}" for cell in cells))
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def _ratio(found: Compared) -> str:
+    return f"{found.ratio:5.2f} ({found.interval[0]:.2f} to {found.interval[1]:.2f})"
 
 
 def _soon(shown: Shown, end: int) -> str:
@@ -198,13 +215,13 @@ def _several(shown: Shown, setting: Setting, at: Sequence[int]) -> str:
     if not both:
         return ""
     lines = [
-        f"{setting.pending} under way against one at a time: 90 % interval of the ratio of geometric means; p",
-        f"{'':26}" + "".join(f"{f'at {t}':^28}" for t in at[1:]),
+        f"{setting.pending} under way against one at a time: ratio of geometric means and its 90 % interval; p",
+        f"{'':26}" + "".join(f"{f'at {t}':^37}" for t in at[1:]),
     ]
     for name in both:
         found = [compared(shown.tables[name], shown.one_by_one[name], trial) for trial in at[1:]]
-        cells = (f"{c.ratio[0]:5.2f} to {c.ratio[1]:5.2f}  p {c.p:7.1e}" for c in found)
-        lines.append(f"{name:26}" + "".join(f"{cell:^28}" for cell in cells))
+        cells = (f"{_ratio(c)}  p {c.p:7.1e}" for c in found)
+        lines.append(f"{name:26}" + "".join(f"{cell:^37}" for cell in cells))
     return "\n".join(lines)
 
 

@@ -70,8 +70,10 @@ class Table:
 class Compared:
     """An optimizer against another, after so many trials."""
 
-    ratio: tuple[float, float]
-    """The 90 % interval of the ratio of geometric means."""
+    ratio: float
+    """Of the geometric means."""
+    interval: tuple[float, float]
+    """Of the ratio, 90 %."""
     runs: tuple[int, int, int]
     """Runs won, tied, lost."""
     tasks: tuple[int, int, int]
@@ -119,14 +121,15 @@ def compared(arm: Table, other: Table, trial: int) -> Compared:
     mine, theirs = arm.only(both), other.only(both)
     # The same seeds are drawn for both: the dice are.
     ratios = (geometric(_drawn(mine.shares)) / geometric(_drawn(theirs.shares)))[:, trial - 1]
-    low, high = np.percentile(ratios, _BAND)
+    interval = tuple(float(end) for end in np.percentile(ratios, _BAND))
+    ratio = float(geometric(means(mine)[trial - 1]) / geometric(means(theirs)[trial - 1]))
     tasks = [0, 0, 0]
     for task, values in mine.shares.items():
         sign, p = wilcoxon(values[:, trial - 1] - theirs.shares[task][:, trial - 1])
         tasks[1 if p >= 0.05 else 0 if sign < 0 else 2] += 1
     a, b = mine.at(trial), theirs.at(trial)
     runs = int((a < b).sum()), int((a == b).sum()), int((a > b).sum())
-    return Compared((float(low), float(high)), runs, (tasks[0], tasks[1], tasks[2]), wilcoxon(a - b)[1])
+    return Compared(ratio, (interval[0], interval[1]), runs, (tasks[0], tasks[1], tasks[2]), wilcoxon(a - b)[1])
 
 
 def wilcoxon(differences: Floats) -> tuple[float, float]:
