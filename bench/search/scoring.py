@@ -121,7 +121,7 @@ def compared(arm: Table, other: Table, trial: int) -> Compared:
     mine, theirs = arm.only(both), other.only(both)
     # The same seeds are drawn for both: the dice are.
     ratios = (geometric(_drawn(mine.shares)) / geometric(_drawn(theirs.shares)))[:, trial - 1]
-    interval = tuple(float(end) for end in np.percentile(ratios, _BAND))
+    low, high = np.percentile(ratios, _BAND)
     ratio = float(geometric(means(mine)[trial - 1]) / geometric(means(theirs)[trial - 1]))
     tasks = [0, 0, 0]
     for task, values in mine.shares.items():
@@ -129,7 +129,7 @@ def compared(arm: Table, other: Table, trial: int) -> Compared:
         tasks[1 if p >= 0.05 else 0 if sign < 0 else 2] += 1
     a, b = mine.at(trial), theirs.at(trial)
     runs = int((a < b).sum()), int((a == b).sum()), int((a > b).sum())
-    return Compared(ratio, (interval[0], interval[1]), runs, (tasks[0], tasks[1], tasks[2]), wilcoxon(a - b)[1])
+    return Compared(ratio, (float(low), float(high)), runs, (tasks[0], tasks[1], tasks[2]), wilcoxon(a - b)[1])
 
 
 def wilcoxon(differences: Floats) -> tuple[float, float]:
