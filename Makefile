@@ -69,8 +69,7 @@ bench-peers: .venv/.installed-bench bench-envs
 	$(SEARCH) --run-peers --arms "" --peers "optuna gp,smac3" --seeds 10 --pack
 	$(SEARCH) --run-peers --arms "" --peers "ax,hebo" --seeds 10 --pack
 	$(SEARCH) --run-peers --arms "" --peers "random,optuna tpe" --seeds 20 --pending 8 --pack
-	$(SEARCH) --run-peers --arms "" --peers "optuna cmaes,optuna gp,smac3,hebo" --seeds 10 --pending 8 --pack
-	$(SEARCH) --run-peers --arms "" --peers ax --seeds 3 --pending 8 --pack
+	$(SEARCH) --run-peers --arms "" --peers "optuna cmaes,optuna gp,smac3,ax,hebo" --seeds 10 --pending 8 --pack
 	$(SEARCH) --run-peers --arms "" --peers "random,optuna tpe,optuna gp" --seeds 5 --tasks real --pack
 
 bench-envs: $(foreach peer,optuna smac ax hebo,$(BENCH_ENVS)/$(peer)/.installed)

@@ -35,7 +35,8 @@ def draw(shown: Shown, path: Path) -> None:
     first.set_ylabel("regret, share of random search's")
     first.legend(fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    with matplotlib.rc_context({"svg.hashsalt": "search"}):  # the same runs, the same file
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(figure)
 
 
